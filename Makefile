@@ -1,0 +1,51 @@
+# Everything a newcomer needs; `make help` lists it. Nothing but Python 3.11+ and make is assumed.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+MODEL     ?= nano
+PROFILE   ?= 360p
+PRECISION ?= fp32
+DEMO      ?= demo
+
+.PHONY: help run test test-all check fmt engines bench clean
+.DEFAULT_GOAL := help
+
+help:     ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "vr-trt needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Two environments in one folder: what a run needs, and what development needs on top.
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu,demo]'
+	@touch $@
+
+# torch first and by its exact version, so that no dependency asks for another build of it
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+run: $(VENV)/.run   ## make a demo clip and restore it on the CPU with the embedded model
+	$(BIN)/python -m vr_trt.bench.demo_clip $(DEMO)/degraded.mp4
+	$(BIN)/vr-trt run $(DEMO)/degraded.mp4 -o $(DEMO)/restored.mp4 --profile $(PROFILE) --model nano --overwrite
+
+test: $(VENV)/.dev  ## tests, without the slow ones
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.dev  ## every test that this machine can run
+	$(BIN)/python -m pytest -q -m 'not gpu'
+
+check: $(VENV)/.dev ## format, lint, types
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+fmt: $(VENV)/.dev   ## format and fix
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:    ## remove the environment and what was made
+	rm -rf $(VENV) $(DEMO) out build dist

@@ -1,0 +1,3 @@
+from vr_trt.cli import main
+
+main()
