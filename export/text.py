@@ -6,10 +6,11 @@ import torch
 
 from vr_trt.errors import ModelError
 from vr_trt.export.checkpoint_pickle import read_single
+from vr_trt.export.weights_table import SHIPPED
 
 # Of ByteDance-Seed/SeedVR (Apache-2.0), shipped because the exported networks hold them.
-POSITIVE_TEXT = Path(__file__).parent / "embeddings" / "pos_emb.pt"  # [58, 5120] bfloat16
-NEGATIVE_TEXT = Path(__file__).parent / "embeddings" / "neg_emb.pt"  # [64, 5120] bfloat16
+POSITIVE_TEXT = SHIPPED / "pos_emb.pt"  # [58, 5120] bfloat16
+NEGATIVE_TEXT = SHIPPED / "neg_emb.pt"  # [64, 5120] bfloat16
 TEXT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
