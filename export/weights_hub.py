@@ -47,13 +47,13 @@ def download(file: WeightsFile, folder: Path) -> Path:
     with _explained(file, folder, hub):
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(file, folder):
-            part = _fetch(file, folder, hub)
-            _settle(file, part, target)
+            part, tag = _fetch(file, folder, hub)
+            _settle(file, part, target, tag)
     return target
 
 
-def _fetch(file: WeightsFile, folder: Path, hub: ModuleType) -> Path:
-    """Complete `<filename>.<content>.part` in `folder`; `content` is from the hub's own tag."""
+def _fetch(file: WeightsFile, folder: Path, hub: ModuleType) -> tuple[Path, str]:
+    """Complete `<filename>.<tag>.part` in `folder`; that path, and the hub's tag of the content."""
     from huggingface_hub.file_download import http_get
 
     url = hub.hf_hub_url(file.repository, file.filename)
@@ -76,7 +76,7 @@ def _fetch(file: WeightsFile, folder: Path, hub: ModuleType) -> Path:
             expected_size=remote.size,
             displayed_filename=file.filename,
         )
-    return part
+    return part, remote.etag
 
 
 def _resumable(part: Path, size: int) -> int:
@@ -98,9 +98,15 @@ def _check_tag(file: WeightsFile, tag: str) -> None:
         )
 
 
-def _settle(file: WeightsFile, part: Path, target: Path) -> None:
+def _settle(file: WeightsFile, part: Path, target: Path, tag: str) -> None:
+    """Give the finished `part` its name if its content is right; remove it if not."""
     found = hash_file(part)
     try:
+        if SHA256.fullmatch(tag) and found != tag:
+            raise ModelError(
+                f"{file.filename} arrived damaged (its sha256 is not the hub's); run "
+                f"`vr-trt weights pull {file.name}` again."
+            )
         check_hash(file, part, found)
     except ModelError:
         part.unlink()  # continuing it would not mend it

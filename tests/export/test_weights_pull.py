@@ -223,6 +223,19 @@ def test_another_version_on_the_hub_is_refused_before_the_download(
     assert not hub.ranges
 
 
+def test_damage_on_the_way_is_found_even_where_no_hash_is_published(
+    hub: Hub, tmp_path: Path
+) -> None:
+    path = serve(hub, "vae-fp32", b"damaged on the way")
+    hub.tags[path] = hashlib.sha256(b"as it was published").hexdigest()
+    with pytest.raises(ModelError, match="arrived damaged.*weights pull vae-fp32") as caught:
+        weights.pull("vae-fp32", tmp_path)
+    one_line(caught)
+    assert _partial(tmp_path) == 0
+    hub.files[path] = b"as it was published"
+    weights.pull("vae-fp32", tmp_path)  # nothing wrong was recorded
+
+
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [
