@@ -6,6 +6,7 @@ nW windows, L tokens of a window. Source: network spec §4.2.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import ceil, sqrt
 
 import numpy as np
@@ -63,7 +64,7 @@ def axis_spans(length: int, window: int, shifted: bool) -> list[Span]:
     else:
         steps = range(ceil(length / window) + 1)
         edges = [0, *(min(int((step + 0.5) * window), length) for step in steps)]
-    return [(a, b) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [(a, b) for a, b in pairwise(edges) if a < b]
 
 
 def partition(grid: Grid, shifted: bool) -> list[Window]:
