@@ -22,6 +22,11 @@ class _Stream:
         self._result = result
         self._state: dict[str, Tensor] | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether the shot's first chunk has been taken."""
+        return self._state is not None
+
     def image(self, value: Array | Tensor) -> Tensor:
         """One frame or one latent by itself."""
         return call(self._session("image"), {self._source: value})[self._result]
