@@ -41,9 +41,7 @@ class ResBlock(nn.Module):
         y = self.conv2(F.silu(self.norm2(y)), stream)
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x, stream)
-        out = x + y
-        assert isinstance(out, Tensor)
-        return out
+        return x + y
 
 
 class Downsample(nn.Module):
@@ -55,9 +53,7 @@ class Downsample(nn.Module):
         self.conv = CausalConv3d((width, width), (taps, 3, 3), stride=(stride, 2, 2))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        out = self.conv(x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv(x, stream)
 
 
 class Upsample(nn.Module):
@@ -83,9 +79,7 @@ class Upsample(nn.Module):
         x = self.shuffle(self.upscale_conv(x, stream))
         if self.frames == 2 and stream.starts:
             x = torch.cat([x[:, :, :1], x[:, :, 2:]], 2)
-        out = self.conv(x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv(x, stream)
 
 
 class Level(nn.Module):
@@ -118,9 +112,7 @@ class MidBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, stream))
-        out = self.resnets[1](x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.resnets[1](x, stream)
 
 
 class Encoder(nn.Module):
@@ -146,9 +138,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks:
             x = level(x, stream)
         x = self.mid_block(x, stream)
-        out = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
 
 
 class Decoder(nn.Module):
@@ -171,9 +161,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(x, stream), stream)
         for level in self.up_blocks:
             x = level(x, stream)
-        out = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
 
 
 class VideoVae(nn.Module):

@@ -92,7 +92,7 @@ def _check_chroma(luma: int, chroma: int, factor: int) -> None:
         )
 
 
-def _repeated_edges(centers: NDArray[np.float64], source: int, stretch: float) -> Array:
+def _repeated_edges(centers: NDArray[np.floating], source: int, stretch: float) -> Array:
     """Cubic weights of `source` samples at `centers`; what falls outside goes to the edge sample."""
     matrix = np.zeros((len(centers), source))
     reach = int(np.ceil(_REACH * stretch))
@@ -103,7 +103,7 @@ def _repeated_edges(centers: NDArray[np.float64], source: int, stretch: float) -
     return matrix.astype(np.float32)
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cubic(x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Keys' cubic with a = -1/2 at distance `x`."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1.0
