@@ -54,7 +54,7 @@ def condition(latent: Tensor, noise: Tensor | None, level: float) -> Tensor:
             raise ValueError("a noised condition needs its noise")
         # The reference hands its shift (h, w, c) in the place of (t, h, w), and v1's
         # checkpoints were sampled so.
-        T, h, w, c = latent.shape
+        _, h, w, c = latent.shape
         tau = shifted_timestep(T_MAX * level, (h, w, c)) / T_MAX
         latent = (1 - tau) * latent + tau * noise
     return torch.cat([latent, torch.ones_like(latent[..., :1])], -1)
