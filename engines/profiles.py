@@ -27,9 +27,13 @@ class Profile:
 
     def __post_init__(self) -> None:
         if self.short_side < 16:
-            raise ValueError(f"profile {self.name}: short_side {self.short_side} is below 16 pixels")
+            raise ValueError(
+                f"profile {self.name}: short_side {self.short_side} is below 16 pixels"
+            )
         if self.window < 5 or self.window % FRAMES_PER_LATENT != 1:
-            raise ValueError(f"profile {self.name}: window {self.window} is not 4n+1 frames, 5 or more")
+            raise ValueError(
+                f"profile {self.name}: window {self.window} is not 4n+1 frames, 5 or more"
+            )
         if not 0 <= self.overlap < self.window_latents:
             raise ValueError(
                 f"profile {self.name}: overlap {self.overlap} does not fit a window of "

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Protocol
 
 from vr_trt.errors import DamagedInputError, InterruptedRun
-from vr_trt.runtime.frame_queue import FrameQueue, Stopped
+from vr_trt.runtime.frame_queue import FrameQueue
 from vr_trt.runtime.frames import Frame
 
 QUEUE_FRAMES = 8  # each way: enough to bridge a slow moment, little beside one VAE step
@@ -128,7 +128,7 @@ class Pipeline:
             try:
                 self._watch(jobs, on_progress, start)
             except KeyboardInterrupt:
-                raise InterruptedRun("stopped by the user: nothing was written") from None
+                raise InterruptedRun("stopped by the user") from None
             finally:
                 if not all(job.done() for job in jobs) or any(job.exception() for job in jobs):
                     self._stop(jobs)
@@ -155,7 +155,8 @@ class Pipeline:
         self._outgoing.stop()
         self._cancel()
         wait(jobs)
-        self._sink.abort()
+        if jobs[-1].exception():  # else the output was published before the stop reached it
+            self._sink.abort()
 
     def _read(self) -> None:
         for frame in self._clocks[0].each(self._source):
@@ -186,6 +187,3 @@ class Pipeline:
         start = perf_counter()
         self._sink.close()
         clock.busy += perf_counter() - start
-
-
-__all__ = ["Pipeline", "Progress", "Sink", "Stage", "Stopped", "Timing"]

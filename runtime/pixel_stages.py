@@ -77,10 +77,9 @@ class PixelStages:
     def _model_frame(self, frame: Frame) -> Tensor:
         """One frame as x [1, 3, 1, Hp, Wp]."""
         self._check(frame)
-        planes: Inputs = {
-            name: plane[None] for name, plane in zip("yuv", frame.planes, strict=True)
-        }
-        return call(self._to_model, planes | self._to_model_inputs)["x"]
+        inputs = dict(self._to_model_inputs)
+        inputs |= {name: plane[None] for name, plane in zip("yuv", frame.planes, strict=True)}
+        return call(self._to_model, inputs)["x"]
 
     def cancel(self) -> None:
         """Stop what runs, from any thread."""
@@ -142,9 +141,7 @@ def _to_video_inputs(target: Picture) -> Inputs:
     return _contiguous(inputs)
 
 
-def _chroma_axes(
-    picture: Picture, up: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _chroma_axes(picture: Picture, up: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Chroma resampling of the rows and of the columns, each [to, from]."""
     pixel = picture.pixel
     across, down = pixel.chroma_offset

@@ -57,7 +57,9 @@ class Shot:
             yield from self._image(self._pending.pop())
             return
         last = self._pending[-1] if self._pending else self._waiting[-1][-1]
-        for _ in range(padded_length(self._pushed, self._profile, self._step_latents) - self._pushed):
+        for _ in range(
+            padded_length(self._pushed, self._profile, self._step_latents) - self._pushed
+        ):
             yield from self._take(last)
         for latents in self._windows.finish():
             yield from self._decoded(latents)

@@ -41,15 +41,17 @@ class _Graph:
         return self.op("Slice", value, *bounds)
 
     def save(self, path: Path, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> None:
-        values = [
-            [helper.make_tensor_value_info(name, _FLOAT, shape) for name, shape in side.items()]
-            for side in (inputs, outputs)
-        ]
-        graph = helper.make_graph(self.nodes, path.stem, *values, initializer=self.constants)
+        graph = helper.make_graph(
+            self.nodes, path.stem, _values(inputs), _values(outputs), initializer=self.constants
+        )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
         model.ir_version = 10
         onnx.checker.check_model(model)
         onnx.save(model, path)
+
+
+def _values(shapes: dict[str, Shape]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, _FLOAT, shape) for name, shape in shapes.items()]
 
 
 def make_fake_model(folder: Path, latents_per_step: int = 1) -> Path:
@@ -57,19 +59,15 @@ def make_fake_model(folder: Path, latents_per_step: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, latents in (("image", 1), ("start", 2), ("step", latents_per_step)):
         frames = {"image": 1, "start": 5}.get(name, 4 * latents)
-        _encode(name, frames, latents).save(
-            folder / f"encode_{name}.onnx",
-            {"x": [1, 3, frames, "H", "W"]} | _state(name, "state"),
-            {"latent": [1, 16, latents, "h", "w"]} | _state(name, "next"),
-        )
-        _decode(name, latents).save(
-            folder / f"decode_{name}.onnx",
-            {"latent": [1, 16, latents, "h", "w"]} | _state(name, "state"),
-            {"x": [1, 3, frames, "H", "W"]} | _state(name, "next"),
-        )
-    latent: Shape = [1, 16, "T", "h", "w"]
+        x: dict[str, Shape] = {"x": [1, 3, frames, "H", "W"]}
+        latent: dict[str, Shape] = {"latent": [1, 16, latents, "h", "w"]}
+        state, following = _state(name, "state"), _state(name, "next")
+        encode, decode = folder / f"encode_{name}.onnx", folder / f"decode_{name}.onnx"
+        _encode(name, frames, latents).save(encode, x | state, latent | following)
+        _decode(name, latents).save(decode, latent | state, x | following)
+    window: Shape = [1, 16, "T", "h", "w"]
     _generator().save(
-        folder / "generator.onnx", {"noise": latent, "latent": latent}, {"restored": latent}
+        folder / "generator.onnx", {"noise": window, "latent": window}, {"restored": window}
     )
     write_manifest(folder)
     return folder

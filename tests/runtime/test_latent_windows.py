@@ -50,7 +50,8 @@ def whole_shot(window: int, overlap: int, latents: int) -> Array:
 
 def run(windows: LatentWindows, shot: Array, sizes: list[int]) -> list[Array]:
     """Push `shot` in batches of `sizes` (repeated as needed), then finish."""
-    released, start, turn = [], 0, 0
+    released: list[Array] = []
+    start = turn = 0
     while start < shot.shape[2]:
         size = sizes[turn % len(sizes)]
         released += windows.push(shot[:, :, start : start + size])

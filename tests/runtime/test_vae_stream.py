@@ -1,11 +1,12 @@
 """Streaming through the start and step stages with the carried state."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.fake_model import make_fake_model
+
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
 
@@ -22,7 +23,7 @@ def test_latents_and_back(tmp_path: Path, k: int) -> None:
     encode, decode = EncodeStream(model), DecodeStream(model)
     x = frames(5 + 3 * 4 * k)
     cuts = [0, 5, *(5 + 4 * k * (i + 1) for i in range(3))]
-    chunks = [x[:, :, a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    chunks = [x[:, :, a:b] for a, b in pairwise(cuts)]
     latents = [encode.push(chunk).numpy() for chunk in chunks]
     assert [part.shape for part in latents] == [(1, 16, 2, 2, 3)] + [(1, 16, k, 2, 3)] * 3
     indices = np.concatenate(latents, axis=2)[0, 15, :, 0, 0]
