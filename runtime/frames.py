@@ -23,6 +23,18 @@ Siting = Literal[
     "bottomleft",
     "bottomright",
 ]
+# Each as a share of the way (right, down) from the first to the last luma sample it covers.
+SITE: dict[Siting, tuple[float, float]] = {
+    "left": (0.0, 0.5),
+    "center": (0.5, 0.5),
+    "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0),
+    "right": (1.0, 0.5),
+    "bottom": (0.5, 1.0),
+    "topright": (1.0, 0.0),
+    "bottomleft": (0.0, 1.0),
+    "bottomright": (1.0, 1.0),
+}
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
 UNSPECIFIED = 2  # primaries and transfer: ITU-T H.273's code for "unknown"
@@ -72,11 +84,8 @@ class PixelFormat:
 
         4:2:0 "left" is (0, 0.5), "center" (0.5, 0.5), "topleft" (0, 0).
         """
-        sides = {"left": 0.0, "right": 1.0}
-        across = next((at for side, at in sides.items() if side in self.siting), 0.5)
-        heights = {"top": 0.0, "bottom": 1.0}
-        down = next((at for side, at in heights.items() if side in self.siting), 0.5)
-        return across * (self.chroma[0] - 1), down * (self.chroma[1] - 1)
+        right, down = SITE[self.siting]
+        return right * (self.chroma[0] - 1), down * (self.chroma[1] - 1)
 
     def plane_shapes(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
         """[rows, columns] of the three planes; subsampled sizes round up, nothing is cropped."""
@@ -124,3 +133,4 @@ class VideoInfo:
     is_image: bool
     audio_streams: int
     guesses: tuple[str, ...]  # what had to be assumed or dropped, one line each
+    mirrored: bool = False  # left and right exchanged after turning; the reader applies it too
