@@ -54,7 +54,7 @@ class Profile:
 
 
 def parse_profiles(text: str) -> dict[str, Profile]:
-    """The profiles of a TOML table `text`, by name; ValueError where a row is wrong."""
+    """The profiles of a TOML table `text`, by name; ValueError or TypeError for a wrong row."""
     known = {field.name for field in fields(Profile)} - {"name"}
     profiles = {}
     for name, row in tomllib.loads(text).items():
@@ -65,7 +65,7 @@ def parse_profiles(text: str) -> dict[str, Profile]:
 
 def _check_row(name: str, row: Any, known: set[str]) -> None:
     if not isinstance(row, dict):
-        raise ValueError(f"{name} is not a profile: write [{name}] and its keys below it")
+        raise TypeError(f"{name} is not a profile: write [{name}] and its keys below it")
     if unknown := sorted(row.keys() - known):
         raise ValueError(f"profile {name}: unknown keys {', '.join(unknown)}")
     if missing := sorted(known - row.keys()):

@@ -31,6 +31,8 @@ _ERRORS = (
     NoSuchFile,
     NotImplemented,
     RuntimeException,
+    RuntimeError,  # what a run with bound inputs and outputs raises
+    ValueError,
 )
 _SILENT = 4  # fatal only: what goes wrong is raised and told once
 

@@ -66,7 +66,8 @@ class PixelStages:
     def to_video(self, x: Array, frames: Sequence[Frame]) -> Iterator[Frame]:
         """x [1, 3, F, Hp, Wp] as frames of the target, with the timestamps of the source's."""
         for i, frame in enumerate(frames):
-            inputs: Inputs = {"x": x[:, :, i : i + 1]} | self._to_video_inputs
+            inputs = dict(self._to_video_inputs)
+            inputs["x"] = x[:, :, i : i + 1]
             if "reference" in self._to_video.inputs:
                 # Made a second time: the source's planes wait in a fraction of its memory.
                 inputs["reference"] = self._model_frame(frame)

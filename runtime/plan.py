@@ -10,6 +10,7 @@ from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.memory import MIB, Law, Load, available_bytes, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
+from vr_trt.runtime.publish import is_image_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path
     """The plan of restoring `source` into `output` with a model that obeys `law`."""
     sizes = canvas(source.width, source.height, profile.short_side)
     pixel = output_pixel(
-        source.pixel, sizes.out_w, sizes.out_h, source.is_image, output.suffix.lower()
+        source.pixel, sizes.out_w, sizes.out_h, is_image_path(output), output.suffix.lower()
     )
     frames = estimated_frames(source)
     latents = _latents(frames, profile)

@@ -8,8 +8,6 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from vr_trt.runtime.reader import Reader, probe
-from vr_trt.runtime.writer import OutputSpec, Writer
 
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
@@ -22,7 +20,9 @@ from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
 from vr_trt.runtime.plan import Plan, check_memory, make_plan
+from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.writer import OutputSpec, Writer
 
 Backend = Literal["auto", "onnxruntime"]
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
@@ -111,7 +111,7 @@ class Restorer:
         input: str | Path,
         output: str | Path | None = None,
         *,
-        crf: int | None = None,
+        crf: float | None = None,
         preset: str | None = None,
         overwrite: bool = False,
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -124,14 +124,15 @@ class Restorer:
         target = Path(output) if output is not None else default_output(info)
         plan = make_plan(info, self.profile, self._law(), target)
         check_memory(plan, self._law())
+        given = {"crf": crf, "preset": preset}
+        quality: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         spec = OutputSpec(
             path=target,
             width=plan.canvas.out_w,
             height=plan.canvas.out_h,
             pixel=plan.pixel,
-            crf=crf,
-            preset=preset,
             overwrite=overwrite,
+            **quality,
         )
         with Reader(Path(input), info) as reader:
             timing = self._run(plan, reader, spec, on_progress)

@@ -54,7 +54,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     crf: Annotated[
-        int | None, typer.Option(help="Quality of the encoder, lower is better.")
+        float | None, typer.Option(help="Quality of the encoder, lower is better.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
@@ -148,7 +148,7 @@ def exit_code(arguments: Sequence[str]) -> int:
     except VrTrtError as error:
         return _fail(error)
     except TyperException as error:
-        return _fail(UsageError(f"{error.format_message()} See vr-trt --help."))
+        return _fail(UsageError(f"{error.format_message().rstrip('.')}; see vr-trt --help"))
     except MemoryError:
         return _fail(MemoryBudgetError("out of memory: choose a smaller profile or free memory"))
     except BrokenPipeError:

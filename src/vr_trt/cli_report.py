@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from vr_trt.engines.profiles import load_profiles
 from vr_trt.runtime.doctor import Finding
@@ -127,7 +128,7 @@ def show_plan(plan: Plan, json: bool) -> None:
     table = Table(show_header=False, box=None)
     for name, value in values.items():
         text = "; ".join(value) if isinstance(value, list) else str(value)
-        table.add_row(name.replace("_", " "), "unknown" if value is None else text)
+        table.add_row(name.replace("_", " "), Text("unknown" if value is None else text))
     Console().print(table)
 
 
@@ -146,8 +147,8 @@ def show_findings(findings: Sequence[Finding], json: bool) -> None:
     table = Table(box=None, show_header=False)
     for finding in findings:
         mark = "ok" if finding.ok else ("MISSING" if finding.needed else "-")
-        remedy = f"→ {finding.remedy}" if finding.remedy and not finding.ok else ""
-        table.add_row(mark, finding.name, finding.detail, remedy)
+        remedy = f"\n→ {finding.remedy}" if finding.remedy and not finding.ok else ""
+        table.add_row(mark, finding.name, Text(finding.detail + remedy))  # Text: [cpu] is no markup
     Console().print(table)
 
 
