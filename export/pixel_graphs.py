@@ -10,6 +10,7 @@ import logging
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -96,17 +97,26 @@ class _Graph:
         }
 
 
-def export_pixel_graphs(folder: Path, shape: PixelShape | None = None) -> list[Path]:
+def export_pixel_graphs(
+    folder: Path, shape: PixelShape | None = None, only: Collection[str] = ()
+) -> list[Path]:
     """Write the pixel graphs into `folder`, made if missing, and return their paths.
 
     With a `shape` the graphs are static, and only those of its chroma (`sub` or `full`) are made.
+    `only` lists names without ".onnx"; empty means all. Raises ValueError for a name that is not there.
     """
+    graphs = [
+        graph
+        for graph in _graphs()
+        if (not only or graph.name in only)
+        and (shape is None or ("_sub_" in graph.name) == (shape.chroma != (1, 1)))
+    ]
+    if len(graphs) < max(len(only), 1):
+        raise ValueError(f"no such pixel graphs for shape {shape}: {sorted(only)}")
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for graph in _graphs():
-        if shape is None or ("_sub_" in graph.name) == (shape.chroma != (1, 1)):
-            paths.append(folder / f"{graph.name}.onnx")
-            onnx.save(_exported(graph, shape), paths[-1])
+    paths = [folder / f"{graph.name}.onnx" for graph in graphs]
+    for graph, path in zip(graphs, paths, strict=True):
+        onnx.save(_exported(graph, shape), path)
     return paths
 
 
