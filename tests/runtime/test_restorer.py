@@ -1,18 +1,18 @@
 """Files and frames through the public class, with the fake model."""
 
-import gc
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames
 from vr_trt import Restorer
-from vr_trt.errors import ModelError, UsageError
+from vr_trt.errors import InterruptedRun, UsageError
 from vr_trt.runtime.pipeline import Progress
 
 
@@ -54,10 +54,8 @@ def test_an_image(tmp_path: Path, model: str) -> None:
     assert (report.width, report.height) == (600, 360)
 
 
-def test_the_same_seed_gives_the_same_file_and_a_file_equals_its_frames(
-    tmp_path: Path, model: str
-) -> None:
-    source = make_video(tmp_path / "in.mp4", frames=12, size=(64, 48))
+def test_the_same_seed_gives_the_same_file(tmp_path: Path, model: str) -> None:
+    source = make_video(tmp_path / "in.mp4", frames=12, size=(64, 36))
     pictures = []
     for name in ("one.mp4", "two.mp4"):
         with Restorer(model=model, profile="360p", seed=3) as restorer:
@@ -131,7 +129,7 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path: Path, model: str) -> None:
     source = make_video(tmp_path / "in.mp4", frames=30, size=(64, 48))
     with Restorer(model=model, profile="360p") as restorer:
         restorer._model.session("decode_step").cancel()  # fails when it is reached, late in the run
-        with pytest.raises((ModelError, Exception), match="decode_step"):
+        with pytest.raises(InterruptedRun, match="decode_step"):
             restorer.restore(source)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
@@ -144,15 +142,17 @@ def test_variable_frame_rate_is_kept(tmp_path: Path, model: str) -> None:
     assert [f.pts * f.time_base for f in after] == [Fraction(t, 25) for t in times]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(tmp_path: Path, model: str) -> None:
-    """Objects, not bytes: frames alive at any time are bounded by the window and the queues."""
-    source = make_video(tmp_path / "in.mp4", frames=150, size=(64, 48))
-    alive = []
-
-    def count(progress: Progress) -> None:
-        arrays = [o for o in gc.get_objects() if isinstance(o, av.VideoFrame)]
-        alive.append(len(arrays))
-
-    with Restorer(model=model, profile="360p") as restorer:
-        restorer.restore(source, on_progress=count)
-    assert max(alive) < 40
+    """The peak of a process that restores six times the frames is within 5 % of the other's."""
+    peaks = []
+    for frames in (150, 900):
+        source = make_video(tmp_path / f"{frames}.mp4", frames=frames, size=(160, 90))
+        code = (
+            "import resource, sys; from vr_trt import Restorer\n"
+            "Restorer(model=sys.argv[1], profile='360p').restore(sys.argv[2])\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        run = [sys.executable, "-c", code, model, str(source)]
+        peaks.append(int(subprocess.run(run, check=True, capture_output=True).stdout))
+    assert peaks[1] < 1.05 * peaks[0], peaks
