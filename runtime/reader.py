@@ -18,7 +18,8 @@ from vr_trt.runtime.probe import probe
 
 __all__ = ["Reader", "probe"]
 
-_SHORT_BY_SECONDS = 1.0  # a video that ends this much earlier than announced was cut off
+_DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when to show
+_SHORT_BY_SECONDS = 0.25  # a video that ends this much earlier than announced was cut off
 
 
 class Reader:
@@ -35,7 +36,8 @@ class Reader:
         stream = main_video(self._container, path)
         self._decoder = Decoder(self._container, stream, path)
         self._path = path
-        self._clock = _Clock(self.info)
+        in_decoding_order = self._container.format.name in _DECODING_TIMES_ONLY
+        self._clock = _Clock(self.info, self._decoder if in_decoding_order else None)
 
     def __enter__(self) -> Self:
         return self
@@ -110,22 +112,28 @@ class Reader:
 
 
 class _Clock:
-    """Makes timestamps strictly increasing where a file has none or contradicts itself."""
+    """Makes timestamps strictly increasing where a file has none or contradicts itself.
 
-    def __init__(self, info: VideoInfo) -> None:
+    With a decoder given, the times of decoding are the only ones the file has: the first frame
+    is shown at the first of them, and the others keep their distance from it.
+    """
+
+    def __init__(self, info: VideoInfo, decoder: Decoder | None) -> None:
         self.step = max(1, round(1 / (info.frame_rate * info.time_base)))
         self.repaired = 0
         self.short_by: float | None = None
         self._info = info
+        self._decoder = decoder
+        self._delay: int | None = None
         self._first: int | None = None
         self._next = 0  # where a frame without a timestamp goes
         self._last: int | None = None
 
     def pts(self, decoded: av.VideoFrame) -> int:
         """The frame's timestamp, or one that was made up, in units of the time base."""
-        pts = decoded.pts
+        pts = decoded.pts if self._decoder is None else self._shown(decoded, self._decoder)
         if pts is None:
-            self.repaired += 1
+            self.repaired += self._decoder is None
             pts = self._next
         if self._last is not None and pts <= self._last:
             self.repaired += 1
@@ -134,6 +142,13 @@ class _Clock:
             self._first = pts
         self._last, self._next = pts, pts + (decoded.duration or self.step)
         return pts
+
+    def _shown(self, decoded: av.VideoFrame, decoder: Decoder) -> int | None:
+        if decoded.dts is None or decoder.first_dts is None:
+            return None
+        if self._delay is None:
+            self._delay = decoded.dts - decoder.first_dts
+        return decoded.dts - self._delay
 
     def ended(self, last: Frame) -> None:
         """Note where the video stops well before its announced length."""
