@@ -61,6 +61,8 @@ class Decoder:
                             self.first_dts = packet.dts
                         yield packet
                 break
+            except IndexError:
+                break  # PyAV at the end of a file in which another stream turned up on the way
             except av.FFmpegError as error:
                 failed += 1
                 if failed >= READS_IN_A_ROW:
