@@ -14,6 +14,7 @@ from av.stream import Discard, Stream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.media import is_cover, main_video, open_input
+from vr_trt.runtime.publish import DISK_ERRORS
 
 _PACKETS_TO_TRY = 256  # how far to look for a first packet of every stream
 _READS_IN_A_ROW = 20
@@ -92,9 +93,17 @@ class StreamCopier:
         self._add_header(plan)
         self._packets = self._read()
         self._waiting: Packet[Stream] | None = None
-        self.shift = Fraction(0)  # seconds taken off every timestamp
-        if self._container.format.name in _RUNNING_CLOCKS and self._container.start_time:
-            self.shift = Fraction(self._container.start_time, av.time_base)
+        self._shift = Fraction(0)  # seconds taken off every timestamp
+
+    def start(self, video: Fraction) -> Fraction:
+        """Seconds to take off every timestamp, given the first frame's; call it before copying.
+
+        A clock that runs on is set to zero, and no frame comes before zero, where players cut.
+        """
+        running = self._container.format.name in _RUNNING_CLOCKS
+        start = (self._container.start_time or 0) if running else 0
+        self._shift = min(Fraction(start, av.time_base), video)
+        return self._shift
 
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
@@ -156,6 +165,8 @@ class StreamCopier:
                         failed = 0
                         yield packet
                 return
+            except IndexError:
+                return  # PyAV at the end of a file in which another stream turned up on the way
             except av.FFmpegError:
                 failed += 1
                 self.broken += 1
@@ -168,7 +179,7 @@ class StreamCopier:
         if dts is None:
             self.broken += 1
             return False
-        offset = round(self.shift / packet.time_base)
+        offset = round(self._shift / packet.time_base)
         late = packet.pts - dts if packet.pts is not None else 0
         dts -= offset
         if (last := self._last_dts.get(packet.stream_index)) is not None:
@@ -181,8 +192,10 @@ class StreamCopier:
         packet.stream = self._copies[packet.stream_index]
         try:
             self._output.mux_one(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
-            self.broken += 1
+        except av.FFmpegError as error:
+            if error.errno in DISK_ERRORS:
+                raise
+            self.broken += 1  # the packet itself does not go into this container
 
 
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ class Decoder:
     def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
         self.skipped = 0
         self.warnings: list[str] = []
+        self.first_dts: int | None = None  # of the first packet
         self._container = container
         self._stream = stream
         self._path = path
@@ -56,8 +57,12 @@ class Decoder:
                 for packet in self._container.demux(self._stream):
                     if packet.size:  # an empty one would end decoding: PyAV's flush, AVI's repeats
                         failed = 0
+                        if self.first_dts is None:
+                            self.first_dts = packet.dts
                         yield packet
                 break
+            except IndexError:
+                break  # PyAV at the end of a file in which another stream turned up on the way
             except av.FFmpegError as error:
                 failed += 1
                 if failed >= READS_IN_A_ROW:

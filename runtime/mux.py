@@ -39,7 +39,7 @@ class VideoSink:
             own = set(self._output.metadata) <= _QUICKTIME_TAGS
             flags = "+faststart" if own else "+faststart+use_metadata_tags"
             self._output.container_options["movflags"] = flags
-        self._shift = round(self._copier.shift / source.time_base)
+        self._shift: int | None = None
         self._output.start_encoding()
 
     @property
@@ -49,6 +49,9 @@ class VideoSink:
 
     def write(self, frame: Frame) -> None:
         """Encode the frame and write what is ready."""
+        if self._shift is None:
+            start = self._copier.start(frame.pts * self._encoder.time_base)
+            self._shift = round(start / self._encoder.time_base)
         for packet in self._encoder.encode(frame, self._shift):
             self._mux(packet)
 

@@ -21,6 +21,7 @@ IMAGE_CODECS = {
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (*_FULL, *_FORBIDDEN, errno.EIO)
 
 
 def is_image_path(path: Path) -> bool:

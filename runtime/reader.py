@@ -1,7 +1,6 @@
 """A video or image file as a stream of upright frames, in constant memory."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,6 +8,7 @@ from typing import Self
 import av
 
 from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.clock import Clock
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.media import main_video, open_input
@@ -18,7 +18,7 @@ from vr_trt.runtime.probe import probe
 
 __all__ = ["Reader", "probe"]
 
-_SHORT_BY_SECONDS = 1.0  # a video that ends this much earlier than announced was cut off
+_DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when to show
 
 
 class Reader:
@@ -35,7 +35,8 @@ class Reader:
         stream = main_video(self._container, path)
         self._decoder = Decoder(self._container, stream, path)
         self._path = path
-        self._clock = _Clock(self.info)
+        in_decoding_order = self._container.format.name in _DECODING_TIMES_ONLY
+        self._clock = Clock(self.info, self._decoder if in_decoding_order else None)
 
     def __enter__(self) -> Self:
         return self
@@ -74,10 +75,13 @@ class Reader:
 
     def __iter__(self) -> Iterator[Frame]:
         held: Frame | None = None  # a frame lasts until the next one
+        before: int | None = None
         for decoded in self._decoder:
             pts = self._clock.pts(decoded)
             if held is not None:
-                yield replace(held, duration=pts - held.pts)
+                shown, pts = self._clock.in_order(before, held.pts, pts)
+                yield Frame(held.planes, shown, pts - shown)
+                before = shown
             held = Frame(self._planes(decoded), pts, decoded.duration or self._clock.step)
         if held is None:
             raise DamagedInputError(
@@ -107,38 +111,3 @@ class Reader:
                 )
             decoded = decoded.reformat(format=planar_name(pixel.layout, pixel.bits, chroma))
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
-
-
-class _Clock:
-    """Makes timestamps strictly increasing where a file has none or contradicts itself."""
-
-    def __init__(self, info: VideoInfo) -> None:
-        self.step = max(1, round(1 / (info.frame_rate * info.time_base)))
-        self.repaired = 0
-        self.short_by: float | None = None
-        self._info = info
-        self._first: int | None = None
-        self._next = 0  # where a frame without a timestamp goes
-        self._last: int | None = None
-
-    def pts(self, decoded: av.VideoFrame) -> int:
-        """The frame's timestamp, or one that was made up, in units of the time base."""
-        pts = decoded.pts
-        if pts is None:
-            self.repaired += 1
-            pts = self._next
-        if self._last is not None and pts <= self._last:
-            self.repaired += 1
-            pts = self._last + 1
-        if self._first is None:
-            self._first = pts
-        self._last, self._next = pts, pts + (decoded.duration or self.step)
-        return pts
-
-    def ended(self, last: Frame) -> None:
-        """Note where the video stops well before its announced length."""
-        if self._info.seconds is None or self._first is None:
-            return
-        lasted = float((last.pts + last.duration - self._first) * self._info.time_base)
-        if self._info.seconds - lasted > _SHORT_BY_SECONDS:
-            self.short_by = self._info.seconds - lasted
