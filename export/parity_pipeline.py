@@ -16,6 +16,7 @@ from vr_trt.export.vae import VideoVae, split_moments
 
 LEVEL = re.compile(r"cns([\d.]+)\.(\w+)")  # one step at a condition noise
 MANY_STEPS = re.compile(r"ms(\d+)_cfg([\d.]+)\.(\w+)")  # many steps with guidance
+CHAIN = {"vae_in_cthw", "latent_mode_thwc", "noise", "aug_noise", "txt"}  # what it starts from
 V1_CONDITION_NOISE = 0.1  # what the many-step vectors were made with
 
 
@@ -29,7 +30,7 @@ def pipeline_cases(folder: Path) -> Iterator[Case]:
         given = read_tensors(file)
         yield from _pixels(file.stem, given, listed["res_h"] * listed["res_w"])
         networks = _networks(folder, listed["dit"].split()[0], listed["vae"].split()[0])
-        if networks:
+        if networks and given.keys() >= CHAIN:
             yield from _chain(file.stem, given, *networks, listed["scaling_factor"])
 
 
