@@ -17,7 +17,7 @@ INLINE_BYTES = 1024  # smaller tensors stay in the graph, where people can read 
 
 
 @dataclass(slots=True)
-class WeightsFile:
+class SharedWeights:
     """An external-data file under construction; use as a context manager."""
 
     path: Path
@@ -32,6 +32,11 @@ class WeightsFile:
     def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell() if self._file else 0
 
     def save(self, model: ir.Model, path: Path) -> None:
         """Write `model` to `path`, in the same folder, its large weights to this file."""
@@ -51,7 +56,7 @@ class WeightsFile:
         data = tensor.tobytes()
         key = hashlib.sha256(data).digest()
         if key not in self._places:
-            self._file.seek(-(-self._file.tell() // ALIGNMENT) * ALIGNMENT)
+            self._file.write(bytes(-self._file.tell() % ALIGNMENT))
             self._places[key] = self._file.tell(), len(data)
             self._file.write(data)
         offset, length = self._places[key]
