@@ -32,8 +32,8 @@ class Stream:
 
         At a shot's start the past is `pad` copies of the first frame.
         """
-        past = x[:, :, :1].repeat(1, 1, pad, 1, 1) if self.past is None else self.past[name]
-        x = torch.cat([past, x], 2)
+        past = [x[:, :, :1]] * pad if self.past is None else [self.past[name]]
+        x = torch.cat([*past, x], 2)
         self.next[name] = x[:, :, x.shape[2] - keep :]
         return x
 

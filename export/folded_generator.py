@@ -53,18 +53,18 @@ class Branch(nn.Module):
         """Queries, keys and values [tokens, H, D] of the residual stream [tokens, C]."""
         x = self._norm(x)
         if self.keys_only:
-            k, v = self.kv(x).view(len(x), 2, self.heads, -1).unbind(1)
-            return Heads(None, self.norm_k(k), v)
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)
-        return Heads(self.norm_q(q), self.norm_k(k), v)
+            kv = self.kv(x).unflatten(-1, (2, self.heads, -1))
+            return Heads(None, self.norm_k(kv[:, 0]), kv[:, 1])
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        return Heads(self.norm_q(qkv[:, 0]), self.norm_k(qkv[:, 1]), qkv[:, 2])
 
     def advance(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream [tokens, C] after attention [tokens, H * D] and MLP."""
         x = x + self.out(attended)
         hidden = self.mlp_in(self._norm(x))
         if self.swiglu:
-            gate, value = hidden.chunk(2, -1)
-            hidden = F.silu(gate) * value
+            width = self.mlp_out.in_features
+            hidden = F.silu(hidden[:, :width]) * hidden[:, width:]
         else:
             hidden = F.gelu(hidden, approximate="tanh")
         return x + self.mlp_out(hidden)

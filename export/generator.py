@@ -207,8 +207,8 @@ class Block(nn.Module):
             text_in = rms_norm(text, self.eps)
         attended, attended_text = self.attn(self._modulated(video, by), text_in, windows, rotation)
         video = self._mlp("vid", video + attended * by.gate, embedding)
-        if not self.text_goes_on:
-            return video, text + attended_text
+        if not self.text_goes_on:  # the reference adds its residual twice; nothing reads it
+            return video, 2 * (text + attended_text)
         return video, self._mlp("txt", text + attended_text * by_text.gate, embedding)
 
 

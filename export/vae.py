@@ -144,6 +144,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
         super().__init__()
+        self.config, self.form = config, form
         widths = config.channels
         self.conv_in = CausalConv3d((config.image_channels, widths[0]), form.kernel)
         self.down_blocks = nn.ModuleList()
@@ -172,6 +173,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
         super().__init__()
+        self.config, self.form = config, form
         widths = config.channels[::-1]
         self.conv_in = CausalConv3d((config.latent_channels, widths[0]), form.kernel)
         self.mid_block = MidBlock(config, form, widths[0])

@@ -45,7 +45,8 @@ def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (j, j + D / 2): contiguous, for weights that folding has reordered."""
-    a, b = x.chunk(2, -1)
+    half = x.shape[-1] // 2  # slices: exporters make a sequence of a chunk
+    a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
@@ -90,7 +91,11 @@ class _Group(nn.Module):
         self.register_buffer("sin", sin.unsqueeze(1), persistent=False)
 
     def forward(self, video: Heads, text: Heads, rotate: Rotate) -> tuple[Tensor, Tensor | None]:
-        q, k, v = (x[self.index].unflatten(0, (self.count, -1)) for x in video if x is not None)
+        q, k, v = (
+            x.index_select(0, self.index).unflatten(0, (self.count, -1))
+            for x in video
+            if x is not None
+        )
         q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
         out, out_text = _attend(Heads(q, k, v), text)
         return out.flatten(0, 1), None if out_text is None else out_text.sum(0)
@@ -119,7 +124,7 @@ class GroupedWindows(nn.Module):
 
     def forward(self, video: Heads, text: Heads) -> tuple[Tensor, Tensor | None]:
         parts = [group(video, text, self.rotate) for group in self.groups]
-        out = torch.cat([part for part, _ in parts])[self.place]
+        out = torch.cat([part for part, _ in parts]).index_select(0, self.place)
         if text.q is None:
             return out, None
         return out, torch.stack([part for _, part in parts]).sum(0) / self.count
@@ -141,5 +146,12 @@ class PaddedWindows:
         )
         assert video.q is not None
         q, k = self.rotate(video.q, cos, sin), self.rotate(video.k, cos, sin)
-        out, out_text = _attend(Heads(q[index], k[index], video.v[index]), text, mask)
-        return out.flatten(0, 1)[place], None if out_text is None else out_text.mean(0)
+        q, k, v = (
+            x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:])
+            for x in (q, k, video.v)
+        )
+        queries = index.shape[1] + (0 if text.q is None else len(text.q))
+        mask = mask.expand(-1, -1, queries, -1)  # ONNX Runtime does not broadcast it itself
+        out, out_text = _attend(Heads(q, k, v), text, mask)
+        out = out.flatten(0, 1).index_select(0, place)
+        return out, None if out_text is None else out_text.mean(0)
