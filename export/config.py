@@ -105,9 +105,7 @@ def generator_from_reference(params: dict[str, Any]) -> GeneratorConfig:
 GENERATOR_3B = generator_3b_style(
     width=2560, heads=20, head_width=128, layers=32, text_width=5120, shared_from=10
 )
-GENERATOR_7B = generator_7b_style(
-    width=3072, heads=24, head_width=128, layers=36, text_width=5120
-)
+GENERATOR_7B = generator_7b_style(width=3072, heads=24, head_width=128, layers=36, text_width=5120)
 GENERATOR_NANO = generator_3b_style(
     width=96, heads=3, head_width=32, layers=4, text_width=64, shared_from=2
 )
@@ -133,3 +131,16 @@ class VaeConfig:
 
 VAE = VaeConfig()
 VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resnets=2, groups=8)
+
+
+def vae_from_reference(params: dict[str, Any]) -> VaeConfig:
+    """The configuration that the reference's constructor arguments `params` describe."""
+    c = params["block_out_channels"]
+    return VaeConfig(
+        channels=(c[0], c[1], c[2], c[3]),
+        encoder_resnets=params["layers_per_block"],
+        decoder_resnets=params["layers_per_block"] + 1,
+        groups=params["norm_num_groups"],
+        latent_channels=params["latent_channels"],
+        image_channels=params["in_channels"],
+    )
