@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames
+
 from vr_trt import Restorer
 from vr_trt.errors import InterruptedRun, UsageError
 from vr_trt.runtime.pipeline import Progress
