@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__
+from vr_trt import __version__, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -116,6 +116,10 @@ def doctor(json: Json = False) -> None:
     show_findings(findings, json)
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(3)
+
+
+app.command()(cli_export.export)
+app.add_typer(cli_weights.app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:
