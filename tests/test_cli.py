@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.fake_model import make_fake_model
 from tests.media import make_video, read_frames
+
 from vr_trt import __version__
 from vr_trt.cli import app, exit_code, main
 

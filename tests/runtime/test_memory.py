@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from tests.fake_model import make_fake_model, write_manifest
+
 from vr_trt.runtime import memory
 from vr_trt.runtime.memory import Law, Load, available_bytes, law_of, peak_bytes, stage_bytes
 from vr_trt.runtime.model import read_manifest

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from tests.fake_model import make_fake_model, write_manifest
+
 from vr_trt.errors import InterruptedRun, ModelError, UsageError
 from vr_trt.runtime.model import DOWNLOADED, Model, find_model, read_manifest
 from vr_trt.runtime.session import call

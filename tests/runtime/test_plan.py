@@ -5,8 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-
 from tests.pictures import RGB8, YUV420
+
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime import plan as planning
