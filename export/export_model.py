@@ -97,7 +97,9 @@ def _claim(folder: Path) -> None:
             raise UsageError(f"{folder} holds {foreign[0].name}: give an empty folder with --out")
         (folder / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; give another --out"
+        ) from None
 
 
 def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:

@@ -42,6 +42,8 @@ def trace(what: Trace) -> ir.Model:
     with warnings.catch_warnings(), torch.no_grad():
         # PyTorch warns of its own use of its own deprecated tree functions.
         warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+        # Two axes of one size share one name: as they should.
+        warnings.filterwarnings("ignore", message="# The axis name")
         program = torch.onnx.export(
             what.module.eval(),
             what.arguments,
