@@ -156,23 +156,29 @@ def _multiple(size: int, traced: int, dim: Any) -> Any:
     return scaled + more if more else scaled
 
 
-def generator_stage(folded: FoldedGenerator, shape: StageShape | None) -> Trace:
-    """`generator` for one shape with its windows baked in, or for every size."""
-    channels, dtype = folded.config.latent_channels, folded.text.dtype
-    if shape:
-        latent = torch.empty(1, channels, shape.latents, shape.h, shape.w, dtype=dtype)
-        grid = (shape.latents, shape.h // 2, shape.w // 2)
-        return Trace(
-            name="generator",
-            module=StaticGenerator(folded, grid),
+def generator_stages(folded: FoldedGenerator, shape: StageShape | None) -> Iterator[Trace]:
+    """`generator` of a window and `generator_image` of one latent, or one graph for every size."""
+    if shape is None:
+        yield _any_size_generator(folded)
+        return
+    for name, latents in (("generator", shape.latents), ("generator_image", 1)):
+        latent = torch.empty(
+            1, folded.config.latent_channels, latents, shape.h, shape.w, dtype=folded.text.dtype
+        )
+        yield Trace(
+            name=name,
+            module=StaticGenerator(folded, (latents, shape.h // 2, shape.w // 2)),
             arguments=(latent, torch.empty_like(latent)),
             inputs=["noise", "latent"],
             outputs=["restored"],
         )
-    h, w = (size + 40 for size in TRACED_LATENT)  # several windows along every axis
-    latent = torch.empty(1, channels, TRACED_LATENTS, h, w, dtype=dtype)
-    grid = (TRACED_LATENTS, h // 2, w // 2)
+
+
+def _any_size_generator(folded: FoldedGenerator) -> Trace:
     config = folded.config
+    h, w = (size + 40 for size in TRACED_LATENT)  # several windows along every axis
+    latent = torch.empty(1, config.latent_channels, TRACED_LATENTS, h, w, dtype=folded.text.dtype)
+    grid = (TRACED_LATENTS, h // 2, w // 2)
     tables = any_size_tables(grid, len(folded.text), config.head_width, config.rope)
     sizes = {"index": (0, 1), "mask": (0, 3), "place": (0,), "cos": (0,), "sin": (0,)}
     half = [{axis: Dim.AUTO for axis in sizes[name]} for name in TABLES]
