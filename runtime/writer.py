@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.copy_streams import CopyPlan, plan_copy
+from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.mux import VideoSink
