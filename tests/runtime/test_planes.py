@@ -51,12 +51,16 @@ def test_planes_go_in_and_out_unchanged(
         assert np.array_equal(out, neutral if packing.layout == "gray" else given)
 
 
-@pytest.mark.parametrize("name", ["nv12", "p010le", "rgb24", "yuv420p10le", "bgra", "yuyv422"])
+@pytest.mark.parametrize("name", [name for name in KNOWN if not name.startswith("yuvj")])
 def test_planes_agree_with_ffmpeg(name: str, make_picture: MakePicture) -> None:
-    """swscale repacks within a family without loss: an independent reading of our layouts."""
+    """swscale repacks within a family without loss: an independent reading of our layouts.
+
+    Not so yuvj, whose range it would change: one more reason to do it by hand.
+    """
     planes = make_picture(1, 34, 20, name)
     repacked = build_frame(planes, name).reformat(format=nearest_planar(name), threads=1)
-    for ours, theirs in zip(planes, take_planes(repacked), strict=True):
+    gray = nearest_planar(name).startswith("gray")  # one plane of interest
+    for ours, theirs in zip(planes, take_planes(repacked)[: 1 if gray else 3], strict=not gray):
         assert np.array_equal(ours, theirs)
 
 

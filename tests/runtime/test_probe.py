@@ -110,28 +110,6 @@ def test_turning_exchanges_the_chroma_factors(tmp_path: Path, make_clip: MakeCli
     assert info.pixel.chroma == (1, 2)
 
 
-def test_the_video_is_the_first_stream_that_is_no_cover(
-    tmp_path: Path, make_clip: MakeClip
-) -> None:
-    clip = make_clip(tmp_path / "clip.mp4", size=(34, 20))
-    image = write_image(tmp_path / "cover.png", pixel_of("rgb", 8, True))
-    path = tmp_path / "covered.mp4"
-    with av.open(str(clip)) as source, av.open(str(path), "w") as output:
-        cover = output.add_stream("png", rate=1)
-        assert isinstance(cover, av.VideoStream)
-        cover.width, cover.height, cover.pix_fmt = 16, 8, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
-        copy = output.add_stream_from_template(source.streams.video[0])
-        packet = av.Packet(image.read_bytes())
-        packet.stream, packet.pts, packet.dts, packet.time_base = cover, 0, 0, Fraction(1)
-        output.mux(packet)
-        for moving in source.demux(source.streams.video[0]):
-            if moving.size:
-                moving.stream = copy
-                output.mux(moving)
-    assert (probe(path).width, probe(path).height) == (34, 20)
-
-
 @pytest.mark.parametrize(
     ("name", "pixel"),
     [
@@ -144,8 +122,11 @@ def test_the_video_is_the_first_stream_that_is_no_cover(
         ("a:b.png", pixel_of("rgb", 8, True)),  # not a protocol
     ],
 )
-def test_images(tmp_path: Path, name: str, pixel: PixelFormat) -> None:
-    info = probe(write_image(tmp_path / name, pixel))
+def test_images(
+    tmp_path: Path, name: str, pixel: PixelFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    info = probe(write_image(Path(name), pixel))
     assert info.is_image
     assert (info.frames, info.width, info.height) == (1, 16, 8)
     found = info.pixel
@@ -216,6 +197,24 @@ def write_sound(path: Path, clip: Path) -> None:
                 output.mux(packet)
 
 
+def write_sound_with_cover(path: Path, clip: Path) -> None:
+    image = write_image(path.with_name("cover.png"), pixel_of("rgb", 8, True))
+    with av.open(str(clip)) as source, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(source.streams.audio[0])
+        cover = output.add_stream("png", rate=1)
+        assert isinstance(cover, av.VideoStream)
+        context = cover.codec_context
+        context.width, context.height, context.pix_fmt = 16, 8, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        packet = av.Packet(image.read_bytes())
+        packet.stream, packet.pts, packet.dts, packet.time_base = cover, 0, 0, Fraction(1)
+        output.mux(packet)
+        for sound in source.demux(source.streams.audio[0]):
+            if sound.size:
+                sound.stream = copy
+                output.mux(sound)
+
+
 def write_head(path: Path, clip: Path) -> None:
     path.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
 
@@ -247,6 +246,7 @@ def write_zeros(path: Path, clip: Path) -> None:
         (write_empty, UsageError, "is empty"),
         (write_text, UsageError, "is not a video or image"),
         (write_sound, UsageError, "holds no video"),
+        (write_sound_with_cover, UsageError, "holds no video"),
         (write_head, DamagedInputError, "damaged or cut off"),
         (write_frameless, DamagedInputError, "holds no frames"),
         (write_frameless_mkv, DamagedInputError, "damaged or cut off"),

@@ -4,6 +4,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -171,6 +172,19 @@ def test_one_wrong_time_does_not_move_the_others(tmp_path: Path, make_clip: Make
     assert at.in_order(None, 40, 40) == (40, 41)
     assert at.in_order(100, 101, 7) == (101, 102)
     assert at.repaired == 4
+
+
+def test_a_jump_of_hours_is_taken_out_and_a_pause_is_not(
+    tmp_path: Path, make_clip: MakeClip
+) -> None:
+    at = clock(tmp_path, make_clip)  # milliseconds
+    frame = av.VideoFrame(2, 2)
+    shown = []
+    for pts in (0, 40, 60_000, 60_040, 100_000_000, 100_000_040, 60_080 + 80):
+        frame.pts = pts
+        shown.append(at.pts(frame))
+    assert shown == [0, 40, 60_000, 60_040, 60_080, 60_120, 60_160]
+    assert at.repaired == 2
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
