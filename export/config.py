@@ -105,9 +105,7 @@ def generator_from_reference(params: dict[str, Any]) -> GeneratorConfig:
 GENERATOR_3B = generator_3b_style(
     width=2560, heads=20, head_width=128, layers=32, text_width=5120, shared_from=10
 )
-GENERATOR_7B = generator_7b_style(
-    width=3072, heads=24, head_width=128, layers=36, text_width=5120
-)
+GENERATOR_7B = generator_7b_style(width=3072, heads=24, head_width=128, layers=36, text_width=5120)
 GENERATOR_NANO = generator_3b_style(
     width=96, heads=3, head_width=32, layers=4, text_width=64, shared_from=2
 )
