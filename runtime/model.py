@@ -9,6 +9,7 @@ from typing import Any
 
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
+from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 
 IMAGE_STAGES = ("encode_image", "generator", "decode_image")
@@ -35,6 +36,8 @@ class Manifest:
     rope: str
     latent_channels: int
     sha256: Mapping[str, str]  # file -> hash, every file of the folder
+    precision: str = "fp32"
+    shape: Mapping[str, int] | None = None  # the one that the graphs are for; None: any
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
@@ -99,6 +102,23 @@ def find_model(name: str) -> Path:
     )
 
 
+def check_shape(manifest: Manifest, canvas: Canvas, window_latents: int) -> None:
+    """ModelError if the model's graphs are for one shape and it is not this run's."""
+    if manifest.shape is None:
+        return
+    built = manifest.shape
+    needed = {"width": canvas.padded_w, "height": canvas.padded_h, "latents": window_latents}
+    if any(built.get(name) != size for name, size in needed.items()):
+        raise ModelError(
+            f"{manifest.model} was exported for {_sizes(built)} and this run needs "
+            f"{_sizes(needed)}: export it with the profile and shape of this input"
+        )
+
+
+def _sizes(shape: Mapping[str, int]) -> str:
+    return f"{shape.get('width')}x{shape.get('height')}, {shape.get('latents')} latents"
+
+
 class Model:
     """Stage sessions of one folder, opened when first asked for."""
 
@@ -106,6 +126,8 @@ class Model:
         """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
         self.folder = folder
         self.manifest = read_manifest(folder)
+        if self.manifest.precision == "bf16":
+            raise ModelError(f"{folder} is in bf16, which ONNX Runtime's CPU cannot run: use fp32")
         verify_files(folder, self.manifest.sha256)
         self._options = options or OrtOptions()
         self._sessions: dict[str, OrtSession] = {}

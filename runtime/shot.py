@@ -19,6 +19,7 @@ from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.latent_windows import LatentWindows
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import PixelStages
+from vr_trt.runtime.session import host_floats
 from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS, DecodeStream, EncodeStream
 
 FRAMES_PER_LATENT = 4
@@ -74,7 +75,7 @@ class Shot:
             return
         chunk, self._pending = self._pending, []
         self._waiting.append(chunk)
-        latents = self._encode.push(self._pixels.to_model(chunk)).numpy()
+        latents = host_floats(self._encode.push(self._pixels.to_model(chunk)))
         for restored in self._windows.push(latents):
             yield from self._decoded(restored)
 
@@ -94,13 +95,13 @@ class Shot:
             # The chunk's last frames may be repeats that fill it up: nobody waits for those.
             wanted = frames[: self._owed]
             self._owed -= len(wanted)
-            yield from self._pixels.to_video(self._decode.push(chunk).numpy(), wanted)
+            yield from self._pixels.to_video(host_floats(self._decode.push(chunk)), wanted)
 
     def _image(self, frame: Frame) -> Iterator[Frame]:
-        latent = self._encode.image(self._pixels.to_model([frame])).numpy()
+        latent = host_floats(self._encode.image(self._pixels.to_model([frame])))
         restored = self._generator.restore(0, latent)
         self._owed -= 1
-        yield from self._pixels.to_video(self._decode.image(restored).numpy(), [frame])
+        yield from self._pixels.to_video(host_floats(self._decode.image(restored)), [frame])
 
 
 def latents_per_step(model: Model, profile: Profile) -> int:
