@@ -27,6 +27,11 @@ class _Stream:
         """Whether the shot's first chunk has been taken."""
         return self._state is not None
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept between two calls."""
+        return sum(tensor.numpy().nbytes for tensor in (self._state or {}).values())
+
     def image(self, value: Array | Tensor) -> Tensor:
         """One frame or one latent by itself."""
         return call(self._session("image"), {self._source: value})[self._result]
