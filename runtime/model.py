@@ -12,12 +12,14 @@ from vr_trt.runtime import onnxruntime_session
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 
-IMAGE_STAGES = ("encode_image", "generator", "decode_image")
-VIDEO_STAGES = ("encode_start", "encode_step", "generator", "decode_start", "decode_step")
-STAGES = ("encode_image", "encode_start", "encode_step", "generator") + (
-    "decode_image",
-    "decode_start",
-    "decode_step",
+STAGES = ("encode_image", "generator", "decode_image")
+# The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
+WHOLE = ("encode_start", "encode_step", "decode_start", "decode_step")
+HALVES = tuple(
+    f"{verb}_{half}_{call}"
+    for verb in ("encode", "decode")
+    for half in ("fine", "coarse")
+    for call in ("start", "step")
 )
 EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
 DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
@@ -41,7 +43,8 @@ class Manifest:
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
-        if missing := [stage for stage in STAGES if stage not in self.stages]:
+        video = HALVES if HALVES[0] in self.stages else WHOLE
+        if missing := [stage for stage in STAGES + video if stage not in self.stages]:
             raise ValueError(f"no stage {', '.join(missing)}")
         if unlisted := sorted(set(self.stages.values()) - set(self.sha256)):
             raise ValueError(f"no hash of {', '.join(unlisted)}")
@@ -106,7 +109,9 @@ def check_shape(manifest: Manifest, canvas: Canvas, window_latents: int) -> None
     """ModelError if the model's graphs are for one shape and it is not this run's."""
     if manifest.shape is None:
         return
-    built = manifest.shape
+    built = dict(manifest.shape)
+    if window_latents == 1 and "generator_image" in manifest.stages:
+        built["latents"] = 1
     needed = {"width": canvas.padded_w, "height": canvas.padded_h, "latents": window_latents}
     if any(built.get(name) != size for name, size in needed.items()):
         raise ModelError(
