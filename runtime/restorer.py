@@ -14,7 +14,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.memory import Law, law_of
-from vr_trt.runtime.model import Model, find_model
+from vr_trt.runtime.model import Model, check_shape, find_model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
@@ -123,6 +123,8 @@ class Restorer:
         info = probe(Path(input))
         target = Path(output) if output is not None else default_output(info)
         plan = make_plan(info, self.profile, self._law(), target)
+        latents = 1 if plan.frames == 1 else self.profile.window_latents
+        check_shape(self._model.manifest, plan.canvas, latents)
         check_memory(plan, self._law())
         given = {"crf": crf, "preset": preset}
         quality: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
