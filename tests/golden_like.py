@@ -132,7 +132,8 @@ def _vaes(folder: Path) -> None:
     for seed, name in enumerate(("vae_one", "vae_other.set")):
         weights = loud_weights(config, seed)
         _save(weights, folder / f"{name}_weights.safetensors")
-        network, tensors = make_vae(config, weights), {}
+        network = make_vae(config, weights)
+        tensors: dict[str, Tensor] = {}
         for case, (frames, height, width) in VAE_CASES.items():
             x = normal(1, 3, frames, height, width).bfloat16()
             z = normal(1, 16, (frames + 3) // 4, height // 8, width // 8).bfloat16()
