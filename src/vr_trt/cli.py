@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__
+from vr_trt import __version__, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_export.export)
 
 
 class Color(StrEnum):
