@@ -1,5 +1,7 @@
 """The folded VAE equals the plain one: borders, biases, first frames, odd sizes, any split."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tests.networks import (
@@ -27,6 +29,8 @@ WIDE = VaeConfig(channels=(4, 8, 4, 12), encoder_resnets=3, decoder_resnets=1, g
 CONFIGS = {"golden": GOLDEN_VAE, "nano": VAE_NANO, "other": OTHER, "wide": WIDE}
 LATENT_SIZES = [(1, 1), (1, 3), (5, 3), (7, 9)]
 SPLITS = [[2], [3], [4], [2, 1], [2, 2], [3, 1], [2, 1, 1, 2]]
+# The largest size is for the borders: one split is enough.
+CLIPS = [(split, size) for size in LATENT_SIZES for split in SPLITS if size[0] < 7 or split == [3]]
 Coder = Encoder | Decoder
 
 
@@ -99,16 +103,35 @@ def test_folded_golden_cases(case: str) -> None:
     compare(pair.decoder(form)(golden[f"{case}.z"] * scaling, Stream()), golden[f"{case}.dec"])
 
 
-@pytest.mark.parametrize("size", LATENT_SIZES)
-@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize(("split", "size"), CLIPS, ids=str)
 def test_folded_clips_in_any_split(split: list[int], size: tuple[int, int], pair: Pair) -> None:
-    if size == (7, 9) and (len(split) > 1 or pair.config is VAE_NANO):
-        pytest.skip("the large size is for the borders; the splits are tried on the small ones")
     (h, w), latents = size, sum(split)
     z = normal(1, 16, latents, h, w, seed=latents)
     compare(stream(pair.decoder(VIDEO), cut(z, split, frames=False)), pair.frames(z))
     x = normal(1, 3, 4 * latents - 3, 8 * h, 8 * w, seed=latents)
     compare(stream(pair.encoder(VIDEO), cut(x, split, frames=True)), pair.latent(x))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3)])
+def test_folded_and_cut_by_resolution(size: tuple[int, int], pair: Pair) -> None:
+    """Fine frame by frame, coarse in slices of a start and two steps."""
+    h, w = size
+    x, z = normal(1, 3, 13, 8 * h, 8 * w), normal(1, 16, 4, h, w)
+    encoder, decoder = pair.encoder(VIDEO), pair.decoder(VIDEO)
+    features = half_stream(encoder.fine, cut(x, [1] * 13, frames=False))
+    assert features.shape[2:] == (13, 4 * h, 4 * w)
+    compare(half_stream(encoder.coarse, cut(features, [5, 4, 4], frames=False)), pair.latent(x))
+    features = half_stream(decoder.coarse, cut(z, [2, 1, 1], frames=False))
+    assert features.shape[2:] == (13, 4 * h, 4 * w)
+    compare(half_stream(decoder.fine, cut(features, [1] * 13, frames=False)), pair.frames(z))
+
+
+def half_stream(run: Callable[[Tensor, Stream], Tensor], parts: list[Tensor]) -> Tensor:
+    out, now = [], Stream()
+    for part in parts:
+        out.append(run(part, now))
+        now = Stream(now.next)
+    return torch.cat(out, 2)
 
 
 @pytest.mark.parametrize("size", LATENT_SIZES)
@@ -119,9 +142,8 @@ def test_a_picture_is_a_clip_of_one_frame(size: tuple[int, int], pair: Pair) -> 
     compare(encoder(x, Stream()), pair.latent(x))
     compare(decoder(z, Stream()), pair.frames(z))
     assert encoder.states == decoder.states == []
-    kernels = [m.weight.shape[2] for m in [*encoder.modules(), *decoder.modules()]
-               if hasattr(m, "weight") and m.weight.ndim == 5]  # fmt: skip
-    assert set(kernels) == {1}  # a network of two dimensions
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    assert {p.shape[2] for p in parameters if p.ndim == 5} == {1}  # a network of two dimensions
 
 
 def without_upscale_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:

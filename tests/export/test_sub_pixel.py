@@ -28,18 +28,19 @@ def make(*, time: bool, bias: float, video: bool = True) -> tuple[Upsample, SubP
     plain, folded = Upsample(WIDTH, time).double(), SubPixelUpsample(WIDTH, time=time, video=video)
     for seed, parameter in enumerate(plain.parameters()):
         parameter.data = normal(*parameter.shape, seed=seed).double()
-    plain.upscale_conv.bias.data *= bias
+    weights = {name: parameter.data for name, parameter in plain.named_parameters()}
+    weights["upscale_conv.bias"] *= bias
     plain.conv.name, folded.name = "conv", "up"
-    upscale = plain.upscale_conv.weight.data, plain.upscale_conv.bias.data
+    upscale = weights["upscale_conv.weight"], weights["upscale_conv.bias"]
     parts: dict[str, Any] = {"first": FIRST_READS, "second": SECOND_READS}
     parts["step"] = STEP_READS if time else KEEP_READS
     for name, reads in parts.items():
         if hasattr(folded, name):
             part = getattr(folded, name)
-            part.weight.data = sub_pixel_weights(upscale, plain.conv.weight.data, reads)
+            part.weight.data = sub_pixel_weights(upscale, weights["conv.weight"], reads)
             if not bias:
                 part.weight.data = part.weight.data[:, :-1]
-            part.bias.data = plain.conv.bias.data.repeat(4 * len(reads))
+            part.bias.data = weights["conv.bias"].repeat(4 * len(reads))
     return plain.requires_grad_(False), folded.double().requires_grad_(False)
 
 

@@ -1,5 +1,7 @@
 """The plain VAE: whole, streamed, and what may and may not couple frames."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from tests.networks import (
@@ -13,7 +15,7 @@ from tests.networks import (
 )
 from torch import Tensor
 
-from vr_trt.export.causal import FrameAttention, FrameNorm
+from vr_trt.export.causal import FrameAttention, FrameNorm, Stream
 from vr_trt.export.config import VAE_NANO, VaeConfig
 from vr_trt.export.parity import relative_rms
 from vr_trt.export.vae import LOGVAR_RANGE, VideoVae, split_moments
@@ -47,7 +49,7 @@ def test_the_log_variance_is_clamped_and_the_mean_is_not() -> None:
     mean, logvar = split_moments(moments)
     assert torch.equal(mean, moments[:, :16])
     assert torch.equal(logvar, moments[:, 16:].clamp(-30, 20))
-    assert (logvar.min(), logvar.max()) == (-30, 20)
+    assert logvar.min() == -30 and logvar.max() == 20
     assert LOGVAR_RANGE == (-30, 20)
 
 
@@ -86,6 +88,40 @@ def test_a_stream_may_start_with_one_frame(vae: VideoVae) -> None:
     one, state = vae.decode_stream(z[:, :, :1], None)
     more, _ = vae.decode_stream(z[:, :, 1:], state)
     assert relative_rms(torch.cat([one, more], 2), vae.decode(z)) <= STREAMED
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 3)])
+def test_cut_by_resolution_it_is_the_same(size: tuple[int, int], vae: VideoVae) -> None:
+    """The high resolutions frame by frame, the low ones in slices; their states are apart."""
+    h, w = size
+    x, z = normal(1, 3, 9, 8 * h, 8 * w), normal(1, 16, 3, h, w)
+    features = stream_of(vae.encoder.fine, list(x.split(1, 2)))
+    coarse = stream_of(vae.encoder.coarse, list(features.split([5, 4], 2)))
+    assert relative_rms(coarse, vae.encode(x)) <= STREAMED
+    slices = stream_of(vae.decoder.coarse, list(z.split([2, 1], 2)))
+    frames = stream_of(vae.decoder.fine, list(slices.split(1, 2)))
+    assert relative_rms(frames, vae.decode(z)) <= STREAMED
+
+
+def stream_of(run: Callable[[Tensor, Stream], Tensor], parts: list[Tensor]) -> Tensor:
+    out, now = [], Stream()
+    for part in parts:
+        out.append(run(part, now))
+        now = Stream(now.next)
+    return torch.cat(out, 2)
+
+
+def test_the_halves_keep_all_states_between_them(vae: VideoVae) -> None:
+    for coder, x in ((vae.encoder, normal(1, 3, 5, 16, 16)), (vae.decoder, normal(1, 16, 2, 2, 2))):
+        first, second = (
+            (coder.fine, coder.coarse) if coder is vae.encoder else (coder.coarse, coder.fine)
+        )
+        one, two = Stream(), Stream()
+        second(first(x, one), two)
+        fine, coarse = (one, two) if coder is vae.encoder else (two, one)
+        assert list(fine.next) == coder.fine_states
+        assert set(fine.next) | set(coarse.next) == set(coder.states)
+        assert not set(fine.next) & set(coarse.next)
 
 
 def test_a_shot_starts_without_a_past() -> None:
