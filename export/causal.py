@@ -6,6 +6,7 @@ it: at a shot's start there is no past and the first frame is repeated instead.
 """
 
 from collections.abc import Mapping
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class Stream:
 
         At a shot's start the past is `pad` copies of the first frame.
         """
-        past = x[:, :, :1].repeat(1, 1, pad, 1, 1) if self.past is None else self.past[name]
-        x = torch.cat([past, x], 2)
+        past = [x[:, :, :1]] * pad if self.past is None else [self.past[name]]
+        x = torch.cat([*past, x], 2)
         self.next[name] = x[:, :, x.shape[2] - keep :]
         return x
 
@@ -40,8 +41,8 @@ class Stream:
 class CausalConv3d(nn.Conv3d):
     """A convolution that sees the past and the present only.
 
-    `rows_columns_pad` is the zero padding of rows and columns: both sides alike, or, with
-    `"right"`, one at the right and bottom only (the encoder's downsampling).
+    Rows and columns are padded with zeros: half a kernel on every side, or, where it strides, one
+    at the right and the bottom only.
     """
 
     def __init__(
@@ -49,36 +50,36 @@ class CausalConv3d(nn.Conv3d):
     ) -> None:
         super().__init__(*channels, kernel, stride)
         self.name = ""  # set by `name_convolutions`; the state's key
-
-    @property
-    def pad_frames(self) -> int:
-        """Frames repeated before a shot's first."""
-        return self.kernel_size[0] - 1
-
-    @property
-    def keep_frames(self) -> int:
-        """Frames of the input kept for the next call."""
-        return self.kernel_size[0] - self.stride[0]
+        self.keep_frames = kernel[0] - stride[0]  # of the input, for the next call
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:  # type: ignore[override]
-        if self.pad_frames:
-            x = stream.extend(self.name, x, self.pad_frames, self.keep_frames)
-        return self._conv_forward(self.pad_space(x), self.weight, self.bias)
+        taps, rows, columns = self.kernel_size
+        if taps > 1:
+            x = stream.extend(self.name, x, taps - 1, self.keep_frames)
+        strides = self.stride[1] == 2
+        sides = (0, 1, 0, 1) if strides else (columns // 2, columns // 2, rows // 2, rows // 2)
+        x = F.pad(x, sides) if any(sides) else x
+        if taps == 1 and x.shape[2] == 1:  # one frame is a picture, and has better kernels
+            picture = F.conv2d(x[:, :, 0], self.weight[:, :, 0], self.bias, self.stride[1:])
+            return picture.unsqueeze(2)
+        return self._conv_forward(x, self.weight, self.bias)
 
-    def pad_space(self, x: Tensor) -> Tensor:
-        """Zero padding of rows and columns: half the kernel, or right and bottom if strided."""
-        if self.stride[1] == 2:
-            return F.pad(x, (0, 1, 0, 1))
-        side = self.kernel_size[1] // 2
-        return F.pad(x, (side, side, side, side))
+
+class Keeper(Protocol):
+    """A module that keeps a causal state: the last `keep_frames` frames of its input."""
+
+    name: str
+    keep_frames: int
 
 
-def name_convolutions(root: nn.Module) -> list[str]:
-    """Give every convolution that keeps a state its own name; returned in order."""
-    named = [(name, m) for name, m in root.named_modules() if isinstance(m, CausalConv3d)]
-    for name, module in named:
-        module.name = name
-    return [name for name, module in named if module.keep_frames]
+def name_keepers(root: nn.Module) -> list[str]:
+    """Give every module that keeps a state its own name; the names, in order."""
+    found = [
+        (name, cast(Keeper, m)) for name, m in root.named_modules() if hasattr(m, "keep_frames")
+    ]
+    for name, keeper in found:
+        keeper.name = name
+    return [name for name, keeper in found if keeper.keep_frames]
 
 
 class FrameNorm(nn.GroupNorm):

@@ -10,8 +10,6 @@ from typing import Any, Literal
 Rope = Literal["language", "pixel"]  # 3B: integer positions, text rotated; 7B: -1..1 per window
 Mlp = Literal["swiglu", "gelu"]
 
-NUM_WINDOWS = (4, 3, 3)  # windows per axis at 720p, both published models
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorConfig:
@@ -108,9 +106,7 @@ GENERATOR_3B = generator_3b_style(
 GENERATOR_7B = generator_7b_style(width=3072, heads=24, head_width=128, layers=36, text_width=5120)
 # The width has room for a patch's noise (64) and its latent (64) side by side.
 GENERATOR_NANO = replace(
-    generator_3b_style(
-        width=144, heads=3, head_width=32, layers=4, text_width=64, shared_from=1
-    ),
+    generator_3b_style(width=144, heads=3, head_width=32, layers=4, text_width=64, shared_from=1),
     mlp_width=256,
 )
 
@@ -135,3 +131,16 @@ class VaeConfig:
 
 VAE = VaeConfig()
 VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resnets=2, groups=2)
+
+
+def vae_from_reference(params: dict[str, Any]) -> VaeConfig:
+    """The configuration that the reference's constructor arguments `params` describe."""
+    c = params["block_out_channels"]
+    return VaeConfig(
+        channels=(c[0], c[1], c[2], c[3]),
+        encoder_resnets=params["layers_per_block"],
+        decoder_resnets=params["layers_per_block"] + 1,
+        groups=params["norm_num_groups"],
+        latent_channels=params["latent_channels"],
+        image_channels=params["in_channels"],
+    )

@@ -60,7 +60,6 @@ class TimeEmbedding(nn.Module):
     def forward(self, timestep: Tensor) -> Tensor:
         x = self.proj_in(time_waves(timestep).to(self.proj_in.weight.dtype))
         x = self.proj_out(F.silu(self.proj_hid(F.silu(x))))
-        assert isinstance(x, Tensor)
         return x
 
 
@@ -78,9 +77,7 @@ class PerModality(nn.Module):
         return self.get_submodule("all" if self.shared else modality)
 
     def forward(self, modality: str, x: Tensor) -> Tensor:
-        out = self.pick(modality)(x)
-        assert isinstance(out, Tensor)
-        return out
+        return self.pick(modality)(x)
 
 
 class SwiGlu(nn.Module):
@@ -93,9 +90,7 @@ class SwiGlu(nn.Module):
         self.proj_out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
-        assert isinstance(out, Tensor)
-        return out
+        return self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
 
 
 class GeluMlp(nn.Module):
@@ -107,9 +102,7 @@ class GeluMlp(nn.Module):
         self.proj_out = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.proj_out(F.gelu(self.proj_in(x), approximate="tanh"))
-        assert isinstance(out, Tensor)
-        return out
+        return self.proj_out(F.gelu(self.proj_in(x), approximate="tanh"))
 
 
 class LayerModulation(nn.Module):
@@ -166,7 +159,8 @@ class WindowAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Video [N, C] and text [L, C], both normalised and modulated, to the same shapes."""
         text_heads = rotate_text(self._heads("txt", text), rotation, rotate_neighbours)
-        video_out, text_out = windows(self._heads("vid", video), text_heads)
+        video_heads = self._heads("vid", windows.arrange(video))
+        video_out, text_out = windows(video_heads, text_heads)
         assert text_out is not None
         return self.proj_out("vid", video_out), self.proj_out("txt", text_out)
 
@@ -214,8 +208,8 @@ class Block(nn.Module):
             text_in = rms_norm(text, self.eps)
         attended, attended_text = self.attn(self._modulated(video, by), text_in, windows, rotation)
         video = self._mlp("vid", video + attended * by.gate, embedding)
-        if not self.text_goes_on:
-            return video, text + attended_text
+        if not self.text_goes_on:  # the reference adds its residual twice; nothing reads it
+            return video, 2 * (text + attended_text)
         return video, self._mlp("txt", text + attended_text * by_text.gate, embedding)
 
 
@@ -237,9 +231,7 @@ class PatchIn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [T, H, 2, W, 2, c]
-        out = self.proj(x.transpose(2, 3).flatten(3).flatten(0, 2))
-        assert isinstance(out, Tensor)
-        return out
+        return self.proj(x.transpose(2, 3).flatten(3).flatten(0, 2))
 
 
 class PatchOut(nn.Module):
@@ -288,9 +280,7 @@ class Generator(nn.Module):
             return x
         shift, scale, _ = embedding.view(-1, 2, 3)[:, 0].unbind(1)
         ada = self.vid_out_ada
-        out = self.vid_out_norm(x) * (scale + ada.out_scale) + (shift + ada.out_shift)
-        assert isinstance(out, Tensor)
-        return out
+        return self.vid_out_norm(x) * (scale + ada.out_scale) + (shift + ada.out_shift)
 
     def forward(self, video: Tensor, text: Tensor, timestep: Tensor) -> Tensor:
         """Predict v [T, h, w, 16].
@@ -306,6 +296,4 @@ class Generator(nn.Module):
         x, y, embedding = self.vid_in(video), self.txt_in(text), self.emb_in(timestep)
         for layer, block in enumerate(self.blocks):
             x, y = block(x, y, embedding, windows[layer % 2], rotation)
-        out = self.vid_out(self._head(x, embedding), grid)
-        assert isinstance(out, Tensor)
-        return out
+        return self.vid_out(self._head(x, embedding), grid)

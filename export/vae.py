@@ -1,10 +1,12 @@
 """The causal video VAE, with the checkpoint's names, whole-clip and streamed.
 
 Tensors are [B, C, T, H, W]; 4n + 1 frames are n + 1 latents, 8 x 8 pixels are one latent pixel.
-Source: network spec §6. This is the plain form; `folded_vae` is the deployed.
+Source: network spec §6. One set of classes serves the checkpoint's form and the two
+deployed ones, which `fold_vae` fills.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,23 +18,43 @@ from vr_trt.export.causal import (
     FrameAttention,
     FrameNorm,
     Stream,
-    name_convolutions,
+    name_keepers,
 )
 from vr_trt.export.config import VaeConfig
+from vr_trt.export.sub_pixel import SubPixelUpsample
 
 State = Mapping[str, Tensor]
 LOGVAR_RANGE = (-30.0, 20.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Which form of the network: `taps` in time of the 3x3x3 convolutions; folded or not.
+
+    Folded, the encoder gives the scaled mean alone, the decoder takes it, and it upsamples by
+    sub-pixel convolutions. With one tap it is the network of a single picture.
+    """
+
+    taps: int = 3
+    folded: bool = False
+
+    @property
+    def kernel(self) -> tuple[int, int, int]:
+        return self.taps, 3, 3
+
+
+PLAIN, VIDEO, IMAGE = Form(), Form(folded=True), Form(taps=1, folded=True)
+
+
 class ResBlock(nn.Module):
     """norm, SiLU, convolution, twice, added to the input (through 1x1x1 if widths differ)."""
 
-    def __init__(self, config: VaeConfig, width_in: int, width: int) -> None:
+    def __init__(self, config: VaeConfig, form: Form, width_in: int, width: int) -> None:
         super().__init__()
         self.norm1 = FrameNorm(config.groups, width_in, config.norm_eps)
-        self.conv1 = CausalConv3d((width_in, width), (3, 3, 3))
+        self.conv1 = CausalConv3d((width_in, width), form.kernel)
         self.norm2 = FrameNorm(config.groups, width, config.norm_eps)
-        self.conv2 = CausalConv3d((width, width), (3, 3, 3))
+        self.conv2 = CausalConv3d((width, width), form.kernel)
         if width_in != width:
             self.conv_shortcut = CausalConv3d((width_in, width), (1, 1, 1))
 
@@ -41,23 +63,19 @@ class ResBlock(nn.Module):
         y = self.conv2(F.silu(self.norm2(y)), stream)
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x, stream)
-        out = x + y
-        assert isinstance(out, Tensor)
-        return out
+        return x + y
 
 
 class Downsample(nn.Module):
     """Half the rows and columns, and half the frames if `time`."""
 
-    def __init__(self, width: int, time: bool) -> None:
+    def __init__(self, form: Form, width: int, time: bool) -> None:
         super().__init__()
-        taps, stride = (3, 2) if time else (1, 1)
+        taps, stride = (3, 2) if time and form.taps == 3 else (1, 1)
         self.conv = CausalConv3d((width, width), (taps, 3, 3), stride=(stride, 2, 2))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        out = self.conv(x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv(x, stream)
 
 
 class Upsample(nn.Module):
@@ -83,97 +101,125 @@ class Upsample(nn.Module):
         x = self.shuffle(self.upscale_conv(x, stream))
         if self.frames == 2 and stream.starts:
             x = torch.cat([x[:, :, :1], x[:, :, 2:]], 2)
-        out = self.conv(x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv(x, stream)
 
 
 class Level(nn.Module):
     """The blocks of one resolution, then the step to the next if there is one."""
 
     def __init__(
-        self, config: VaeConfig, widths: list[int], step: Downsample | Upsample | None
+        self, config: VaeConfig, form: Form, widths: list[int], step: dict[str, nn.Module]
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(config, a, b) for a, b in pairwise(widths))
-        if isinstance(step, Downsample):
-            self.downsamplers = nn.ModuleList([step])
-        elif step is not None:
-            self.upsamplers = nn.ModuleList([step])
-        self._steps = [step] if step is not None else []
+        self.resnets = nn.ModuleList(ResBlock(config, form, a, b) for a, b in pairwise(widths))
+        for name, module in step.items():  # `downsamplers` or `upsamplers`
+            self.add_module(name, nn.ModuleList([module]))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        for block in (*self.resnets, *self._steps):
-            x = block(x, stream)
+        for blocks in self.children():
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                x = block(x, stream)
         return x
 
 
 class MidBlock(nn.Module):
     """Block, attention, block."""
 
-    def __init__(self, config: VaeConfig, width: int) -> None:
+    def __init__(self, config: VaeConfig, form: Form, width: int) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(config, width, width) for _ in range(2))
+        self.resnets = nn.ModuleList(ResBlock(config, form, width, width) for _ in range(2))
         self.attentions = nn.ModuleList([FrameAttention(width, config.groups, config.norm_eps)])
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, stream))
-        out = self.resnets[1](x, stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.resnets[1](x, stream)
 
 
 class Encoder(nn.Module):
-    """[B, 3, 4n+1, H, W] to [B, 32, n+1, H/8, W/8]: the mean and the log variance."""
+    """[B, 3, 4n+1, H, W] to [B, 32, n+1, H/8, W/8]: the mean and the log variance.
 
-    def __init__(self, config: VaeConfig) -> None:
+    Folded, to the latent [B, 16, n+1, H/8, W/8]: the mean, scaled. Nothing but the causal state
+    couples frames: `fine` may be called frame by frame, and `coarse` with all of its results.
+    """
+
+    def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
         super().__init__()
+        self.config, self.form = config, form
         widths = config.channels
-        self.conv_in = CausalConv3d((config.image_channels, widths[0]), (3, 3, 3))
+        self.conv_in = CausalConv3d((config.image_channels, widths[0]), form.kernel)
         self.down_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            before = widths[max(i - 1, 0)]
-            step = Downsample(width, time=i > 0) if i < len(widths) - 1 else None
-            self.down_blocks.append(
-                Level(config, [before, *[width] * config.encoder_resnets], step)
-            )
-        self.mid_block = MidBlock(config, widths[-1])
+            blocks = [widths[max(i - 1, 0)], *[width] * config.encoder_resnets]
+            step: dict[str, nn.Module] = {}
+            if i < len(widths) - 1:
+                step["downsamplers"] = Downsample(form, width, time=i > 0)
+            self.down_blocks.append(Level(config, form, blocks, step))
+        self.mid_block = MidBlock(config, form, widths[-1])
         self.conv_norm_out = FrameNorm(config.groups, widths[-1], config.norm_eps)
-        self.conv_out = CausalConv3d((widths[-1], 2 * config.latent_channels), (3, 3, 3))
+        outputs = config.latent_channels * (1 if form.folded else 2)
+        self.conv_out = CausalConv3d((widths[-1], outputs), form.kernel)
+        self.states = name_keepers(self)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        x = self.conv_in(x, stream)
-        for level in self.down_blocks:
+    def fine(self, x: Tensor, stream: Stream) -> Tensor:
+        """The full resolution, at the end of which it is halved; any number of frames."""
+        return self.down_blocks[0](self.conv_in(x, stream), stream)
+
+    def coarse(self, x: Tensor, stream: Stream) -> Tensor:
+        """All lower resolutions."""
+        for level in self.down_blocks[1:]:
             x = level(x, stream)
         x = self.mid_block(x, stream)
-        out = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.coarse(self.fine(x, stream), stream)
 
 
 class Decoder(nn.Module):
-    """[B, 16, n+1, h, w] to [B, 3, 4n+1, 8h, 8w]."""
+    """[B, 16, n+1, h, w] to [B, 3, 4n+1, 8h, 8w]; folded, of scaled latents.
 
-    def __init__(self, config: VaeConfig) -> None:
+    `fine` may be called frame by frame with the result of `coarse`.
+    """
+
+    def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
         super().__init__()
+        self.config, self.form = config, form
         widths = config.channels[::-1]
-        self.conv_in = CausalConv3d((config.latent_channels, widths[0]), (3, 3, 3))
-        self.mid_block = MidBlock(config, widths[0])
+        self.conv_in = CausalConv3d((config.latent_channels, widths[0]), form.kernel)
+        self.mid_block = MidBlock(config, form, widths[0])
         self.up_blocks = nn.ModuleList()
         for i, width in enumerate(widths):
-            before = widths[max(i - 1, 0)]
-            step = Upsample(width, time=i < 2) if i < len(widths) - 1 else None
-            self.up_blocks.append(Level(config, [before, *[width] * config.decoder_resnets], step))
+            blocks = [widths[max(i - 1, 0)], *[width] * config.decoder_resnets]
+            step: dict[str, nn.Module] = {}
+            if i < len(widths) - 1:
+                step["upsamplers"] = _upsample(form, width, time=i < 2)
+            self.up_blocks.append(Level(config, form, blocks, step))
         self.conv_norm_out = FrameNorm(config.groups, widths[-1], config.norm_eps)
-        self.conv_out = CausalConv3d((widths[-1], config.image_channels), (3, 3, 3))
+        self.conv_out = CausalConv3d((widths[-1], config.image_channels), form.kernel)
+        self.states = name_keepers(self)
+
+    def coarse(self, x: Tensor, stream: Stream) -> Tensor:
+        """Up to half the resolution, where the number of frames is the final one."""
+        x = self.mid_block(self.conv_in(x, stream), stream)
+        for level in self.up_blocks[:2]:
+            x = level(x, stream)
+        return x
+
+    def fine(self, x: Tensor, stream: Stream) -> Tensor:
+        """Half and full resolution; any number of frames."""
+        for level in self.up_blocks[2:]:
+            x = level(x, stream)
+        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        x = self.mid_block(self.conv_in(x, stream), stream)
-        for level in self.up_blocks:
-            x = level(x, stream)
-        out = self.conv_out(F.silu(self.conv_norm_out(x)), stream)
-        assert isinstance(out, Tensor)
-        return out
+        return self.fine(self.coarse(x, stream), stream)
+
+
+def _upsample(form: Form, width: int, time: bool) -> nn.Module:
+    if not form.folded:
+        return Upsample(width, time)
+    return SubPixelUpsample(width, time=time, video=form.taps == 3)
 
 
 class VideoVae(nn.Module):
@@ -189,8 +235,6 @@ class VideoVae(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        self.encoder_states = name_convolutions(self.encoder)
-        self.decoder_states = name_convolutions(self.decoder)
 
     def encode(self, x: Tensor) -> Tensor:
         """Moments [B, 32, n+1, h, w] (mean, log variance) of a clip [B, 3, 4n+1, H, W]."""

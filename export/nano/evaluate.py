@@ -17,15 +17,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 
+from vr_trt.export.colour_fix import Wavelet
 from vr_trt.export.config import GENERATOR_NANO, VAE_NANO
 from vr_trt.export.nano.pool import PoolSpec, open_pool
 from vr_trt.export.nano.train_generator import Restoration
 from vr_trt.export.vae import VideoVae, split_moments
 
 Pictures = NDArray[np.float32]  # [T, H, W, 3] in 0..1
-BLUR_STEPS = (1, 2, 4, 8, 16)
 HELD_OUT = PoolSpec(seed=3, split="held-out", clips=32, frames=9, size=192)
 
 
@@ -42,17 +41,6 @@ def load_nano(folder: Path) -> tuple[VideoVae, Restoration]:
     return vae.eval(), restoration.eval()
 
 
-def low_frequencies(x: Tensor) -> Tensor:
-    """The blur of the wavelet colour correction (spec §7.9), per frame of [1, 3, T, H, W]."""
-    frames = x[0].transpose(0, 1)
-    taps = torch.tensor([0.25, 0.5, 0.25])
-    kernel = (taps[:, None] * taps[None, :]).expand(3, 1, 3, 3)
-    for step in BLUR_STEPS:
-        padded = F.pad(frames, (step,) * 4, mode="replicate")
-        frames = F.conv2d(padded, kernel, dilation=step, groups=3)
-    return frames.transpose(0, 1)[None]
-
-
 def to_pictures(x: Tensor) -> Pictures:  # [1, 3, T, H, W] in -1..1
     """What a viewer sees of a network's output."""
     levels = ((x[0].clamp(-1, 1) + 1) * 127.5).round() / 255
@@ -66,7 +54,9 @@ def restore(vae: VideoVae, restoration: Restoration, x: Tensor, seed: int) -> Te
         latent = split_moments(vae.encode(x))[0][0].permute(1, 2, 3, 0) * vae.config.scaling
         restored = restoration(torch.randn(latent.shape, generator=draws), latent)
         out = vae.decode(restored.permute(3, 0, 1, 2)[None] / vae.config.scaling)
-    return out - low_frequencies(out) + low_frequencies(x)
+    corrected = Wavelet()(out[0].transpose(0, 1), x[0].transpose(0, 1))
+    assert isinstance(corrected, Tensor)
+    return corrected.transpose(0, 1)[None]
 
 
 def reconstruct(vae: VideoVae, x: Tensor) -> Tensor:

@@ -1,0 +1,167 @@
+"""Export a model's stages to a folder: graphs, shared weights, and a manifest.
+
+The manifest is written last: a folder without one is not a model. Networks are folded and traced
+one after the other, so that the peak is the largest one's memory.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+
+import vr_trt
+from vr_trt.errors import UsageError
+from vr_trt.export.fold_generator import fold_generator
+from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.models import ModelFiles
+from vr_trt.export.onnx_graph import Trace, describe, trace
+from vr_trt.export.onnx_weights import SharedWeights
+from vr_trt.export.stages import StageShape, coder_stages, generator_stages
+from vr_trt.export.vae import IMAGE, VIDEO
+from vr_trt.export.weights_hashes import hash_file
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+NETWORKS = ("encoder", "generator", "decoder")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportPlan:
+    """What to export: for one shape, or (`shape` None) for every size."""
+
+    model: ModelFiles
+    precision: Precision = "fp32"
+    shape: StageShape | None = None
+    profile: str | None = None
+    networks: Collection[str] = NETWORKS
+    store_half: bool = False  # fp32 weights stored in fp16, cast when a graph is loaded
+
+    def __post_init__(self) -> None:
+        if self.precision not in DTYPES:
+            raise UsageError(
+                f"unknown precision {self.precision!r}: choose one of {', '.join(DTYPES)}"
+            )
+        if unknown := set(self.networks) - set(NETWORKS):
+            raise UsageError(
+                f"unknown networks {', '.join(sorted(unknown))}: choose of {', '.join(NETWORKS)}"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.precision]
+
+
+def export_model(
+    plan: ExportPlan, folder: Path, said: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Write `plan`'s stages into `folder` and give the manifest's path; `said` hears of progress.
+
+    UsageError if the folder cannot be written or holds other files, ModelError for wrong weights.
+    """
+    _claim(folder)
+    hashes = plan.model.sha256()
+    stages: dict[str, str] = {}
+    text_tokens = len(plan.model.load_text())
+    for network in NETWORKS:
+        if network not in plan.networks:
+            continue
+        with SharedWeights(folder / f"{network}.bin", half=plan.store_half) as weights:
+            for stage in _stages(plan, network):
+                said(f"{stage.name}: tracing")
+                model = trace(stage)
+                describe(model, _metadata(plan, hashes))
+                path = folder / f"{stage.name}.onnx"
+                weights.save(model, path)
+                del model
+                onnx.checker.check_model(path, full_check=False)
+                stages[stage.name] = path.name
+                said(f"{stage.name}: {path.name}, {weights.size / 1e6:.1f} MB in {network}.bin")
+    return _write_manifest(plan, folder, stages, hashes, text_tokens)
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder, and make an earlier export in it invalid before it is overwritten."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = [p for p in folder.iterdir() if p.suffix not in (".onnx", ".bin", ".json")]
+        if foreign:
+            raise UsageError(f"{folder} holds {foreign[0].name}: give an empty folder with --out")
+        (folder / MANIFEST).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; give another --out"
+        ) from None
+
+
+def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:
+    config, dtype = plan.model, plan.dtype
+    if network == "generator":
+        folded = fold_generator(
+            config.generator, config.load_generator(), config.load_text(), dtype=dtype
+        )
+        yield from generator_stages(folded, plan.shape)
+        return
+    weights = config.load_vae()
+    fold = fold_encoder if network == "encoder" else fold_decoder
+    yield from coder_stages(
+        lambda: fold(config.vae, weights, VIDEO, dtype),
+        lambda: fold(config.vae, weights, IMAGE, dtype),
+        plan.shape,
+    )
+
+
+def _metadata(plan: ExportPlan, hashes: dict[str, str]) -> dict[str, str]:
+    shape = plan.shape
+    sizes = f"{shape.width}x{shape.height}" if shape else "any"
+    return {
+        "model": plan.model.name,
+        "version": vr_trt.__version__,
+        "precision": plan.precision,
+        "profile": plan.profile or "any",
+        "pixels": sizes,
+        "window_latents": str(shape.latents) if shape else "any",
+        "step_latents": str(shape.step) if shape else "1",
+        **{f"sha256:{name}": digest for name, digest in hashes.items()},
+    }
+
+
+def _write_manifest(
+    plan: ExportPlan, folder: Path, stages: dict[str, str], hashes: dict[str, str], tokens: int
+) -> Path:
+    generator = plan.model.generator
+    files = [*stages.values(), *(f"{network}.bin" for network in plan.networks)]
+    manifest = {
+        "model": plan.model.name,
+        "version": vr_trt.__version__,
+        "precision": plan.precision,
+        "profile": plan.profile,
+        "shape": None
+        if plan.shape is None
+        else {
+            "width": plan.shape.width,
+            "height": plan.shape.height,
+            "latents": plan.shape.latents,
+            "step": plan.shape.step,
+        },
+        "stages": stages,
+        "text_tokens": tokens,
+        "head_width": generator.head_width,
+        "rope": generator.rope,
+        "latent_channels": generator.latent_channels,
+        "weights": hashes,
+        "sha256": {name: hash_file(folder / name) for name in sorted(files)},
+    }
+    path = folder / MANIFEST
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path

@@ -1,0 +1,96 @@
+"""From a PyTorch module to an ONNX graph whose every node says which layer it comes from.
+
+Opset 23. The tracer's notes are dropped: they hold stack traces, which are longer than the graph
+and name the machine that traced it.
+"""
+
+import ast
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from vr_trt.errors import VrTrtError
+
+OPSET = 23
+
+Arguments = tuple[Tensor | list[Tensor], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trace:
+    """What to trace: a module, example arguments (never read, only their shapes), and names."""
+
+    name: str
+    module: nn.Module
+    arguments: Arguments
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    dynamic: Any = None  # torch.export's dynamic shapes; None for a static graph
+
+
+def trace(what: Trace) -> ir.Model:
+    """Trace a module; weights stay where they are until the model is saved."""
+    # torchvision is not missed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        # PyTorch warns of its own use of its own deprecated tree functions.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+        # Two axes of one size share one name: as they should.
+        warnings.filterwarnings("ignore", message="# The axis name")
+        program = torch.onnx.export(
+            what.module.eval(),
+            what.arguments,
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=list(what.inputs),
+            output_names=list(what.outputs),
+            dynamic_shapes=what.dynamic,
+        )
+    if program is None:
+        raise VrTrtError(f"PyTorch gave no graph for {what.name}; please report this")
+    model = program.model
+    model.graph.name = what.name
+    _name_by_layer(model.graph)
+    return model
+
+
+def describe(model: ir.Model, metadata: Mapping[str, str]) -> None:
+    """Put `metadata` into the model's own table."""
+    model.producer_name = "vr-trt"
+    model.producer_version = metadata.get("version", "")
+    model.metadata_props.update(metadata)
+
+
+def _name_by_layer(graph: ir.Graph) -> None:
+    """Name nodes and their values by layer and operator; drop the tracer's notes."""
+    kept = {id(value) for value in graph.outputs}
+    seen: Counter[str] = Counter()
+    for node in graph:
+        stem = "/".join((*_layer(node), node.op_type))
+        node.name = f"{stem}_{seen[stem]}" if seen[stem] else stem
+        seen[stem] += 1
+        node.metadata_props.clear()
+        for i, value in enumerate(node.outputs):
+            value.metadata_props.clear()
+            if id(value) not in kept:
+                value.name = f"{node.name}:{i}" if i else node.name
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+    graph.metadata_props.clear()
+
+
+def _layer(node: ir.Node) -> list[str]:
+    """The modules that a node belongs to, outermost first."""
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    if len(scopes) < 2 or not scopes[-2]:
+        return []
+    # Nodes that compute sizes belong to no module, and the tracer says so at length.
+    return ["sizes"] if scopes[-2].startswith("_empty") else scopes[-2].split(".")

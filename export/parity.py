@@ -1,0 +1,275 @@
+"""Compare our networks with vectors made by the reference: `python -m vr_trt.export.parity DIR`.
+
+DIR is laid out as tests/golden is (network spec §10), with any configurations, sizes, prompts and
+timesteps, and may hold any part of the files. One line a case with its relative rms error; exit
+code 1 if one is above 2e-5, 2 if there is nothing to compare. Everything runs in fp32; the
+`out_attn_bf16` vectors are of another arithmetic and are no cases.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vr_trt.errors import UsageError, VrTrtError
+from vr_trt.export.colour_fix import AdaIn, Wavelet
+from vr_trt.export.config import generator_from_reference, vae_from_reference
+from vr_trt.export.diffusion import shifted_timestep, timesteps
+from vr_trt.export.generator import Generator
+from vr_trt.export.vae import VideoVae, split_moments
+from vr_trt.kernels.windows import partition
+
+TOLERANCE = 2e-5
+
+
+class Case(NamedTuple):
+    """What was compared, and by how much it is off."""
+
+    name: str
+    error: float
+
+
+def relative_rms(ours: Tensor, theirs: Tensor) -> float:
+    """Root mean square of the difference over that of `theirs`; infinite for unequal shapes."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    ours, theirs = ours.double(), theirs.double()
+    scale = theirs.square().mean().sqrt()
+    off = (ours - theirs).square().mean().sqrt()
+    return float(off / scale) if scale else float(off)
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file of the folder."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}); it was made by another tool") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of the folder, floating ones in fp32."""
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UsageError(f"{path} is not a whole safetensors file ({error})") from None
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def load_network(network: nn.Module, path: Path) -> nn.Module:
+    """Fill `network` with the weights of `path`, strictly."""
+    try:
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        what = str(error).splitlines()[-1].strip()
+        raise UsageError(f"{path} does not fit the configuration beside it: {what}") from None
+    return network.eval().requires_grad_(False)
+
+
+def key_cases(folder: Path) -> Iterator[Case]:
+    """Keys and shapes of `keys_*.json`: how many differ."""
+    for path in sorted(folder.glob("keys_*.json")):
+        listed = read_json(path)
+        with torch.device("meta"):
+            network: nn.Module
+            if "block_out_channels" in listed["params"]:
+                network = VideoVae(vae_from_reference(listed["params"]))
+            else:
+                network = Generator(generator_from_reference(listed["params"]))
+        ours = {name: list(value.shape) for name, value in network.state_dict().items()}
+        wrong = [k for k in ours.keys() | listed["keys"] if ours.get(k) != listed["keys"].get(k)]
+        yield Case(f"{path.stem}: {len(ours)} keys", float(len(wrong)))
+
+
+def window_cases(folder: Path) -> Iterator[Case]:
+    """The window lists of `windows.json`: how many windows differ."""
+    path = folder / "windows.json"
+    if not path.is_file():
+        return
+    methods = {"720pwin_by_size_bysize": False, "720pswin_by_size_bysize": True}
+    for case in read_json(path)["cases"]:
+        t, h, w = case["size"]
+        for method, shifted in methods.items():
+            if method in case:
+                ours = [[list(span) for span in each] for each in partition((t, h, w), shifted)]
+                wrong = sum(a != b for a, b in zip(ours, case[method], strict=False))
+                wrong += abs(len(ours) - len(case[method]))
+                kind = "shifted" if shifted else "plain"
+                yield Case(f"windows {t}x{h}x{w} {kind}: {len(ours)}", float(wrong))
+
+
+def recorded(network: nn.Module, names: set[str]) -> dict[str, Any]:
+    """Record the outputs of the submodules `names` at the next forward."""
+    outputs: dict[str, Any] = {}
+
+    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            outputs[name] = output
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name in names:
+            module.register_forward_hook(record(name))
+    return outputs
+
+
+def generator_cases(folder: Path) -> Iterator[Case]:
+    """The generator's outputs, and its intermediates where they are given."""
+    path = folder / "dit_cases.json"
+    if not path.is_file():
+        return
+    for name, listed in read_json(path)["configs"].items():
+        weights, outputs = folder / f"dit_{name}_weights.safetensors", f"dit_{name}_out.safetensors"
+        if not weights.is_file():
+            continue
+        config = generator_from_reference(listed["params"])
+        out = read_tensors(folder / outputs) if (folder / outputs).is_file() else {}
+        for case in listed["cases"]:
+            given = folder / f"dit_input_{case}.safetensors"
+            inside = folder / f"dit_{name}_{case}_intermediates.safetensors"
+            wanted = {"out": out[f"{case}.out"]} if f"{case}.out" in out else {}
+            wanted = (read_tensors(inside) if inside.is_file() else {}) | wanted
+            if given.is_file() and wanted:
+                network = load_network(Generator(config), weights)
+                ours = _generate(network, read_tensors(given), set(wanted))
+                for key, value in wanted.items():
+                    yield Case(f"generator {name} {case} {key}", relative_rms(ours[key], value))
+
+
+def _generate(network: nn.Module, given: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Run a case; the tensors by the golden files' names (`block3.attn.vid` and so on)."""
+    modules = {key: _module_of(key) for key in wanted}
+    outputs = recorded(network, {module for module, _ in modules.values()})
+    T, h, w = given["vid_shape"].flatten().tolist()
+    video = given["vid"].view(T, h, w, -1)
+    result = network(video, given["txt"], given["timestep"]).flatten(0, 2)
+    ours = {"out": result}
+    for key, (module, part) in modules.items():
+        if key != "out":
+            value = outputs[module] if part is None else outputs[module][part]
+            ours[key] = value.unsqueeze(0) if key == "emb_in" else value
+    return ours
+
+
+def _module_of(key: str) -> tuple[str, int | None]:
+    """The submodule behind a golden intermediate, and which of its outputs."""
+    *path, last = key.removeprefix("block").split(".")
+    if last not in ("vid", "txt"):
+        return key, None
+    if path == ["vid_in"]:
+        return "vid_in", None
+    return ".".join(["blocks", *path]), 0 if last == "vid" else 1
+
+
+def vae_cases(folder: Path) -> Iterator[Case]:
+    """The VAE's moments and pictures, and its intermediates where they are given."""
+    path = folder / "vae_cases.json"
+    if not path.is_file():
+        return
+    listed = read_json(path)
+    for weights in sorted(folder.glob("vae_*_weights.safetensors")):
+        name = weights.name.removesuffix("_weights.safetensors")
+        vectors = folder / f"{name}_cases.safetensors"
+        tensors = read_tensors(vectors) if vectors.is_file() else {}
+        for case in listed["cases"]:
+            mine = {k.removeprefix(f"{case}."): v for k, v in tensors.items() if
+                    k.startswith(f"{case}.")}  # fmt: skip
+            inside = folder / f"{name}_{case}_intermediates.safetensors"
+            wanted = read_tensors(inside) if inside.is_file() else {}
+            network = load_network(VideoVae(vae_from_reference(listed["params"])), weights)
+            outputs = recorded(network, set(wanted))
+            for key, value in _vae(network, mine).items():
+                if key in mine:
+                    yield Case(f"{name} {case} {key}", relative_rms(value, mine[key]))
+            for key, value in wanted.items():
+                if key in outputs:
+                    yield Case(f"{name} {case} {key}", relative_rms(outputs[key], value))
+
+
+def _vae(network: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    assert isinstance(network, VideoVae)
+    ours: dict[str, Tensor] = {}
+    if "x" in given:
+        moments = network.encode(given["x"])
+        mean, logvar = split_moments(moments)
+        std = torch.exp(0.5 * logvar)
+        ours |= {"moments": moments, "mean": mean, "logvar": logvar, "std": std}
+    if "z" in given:
+        ours["dec"] = network.decode(given["z"])
+    return ours
+
+
+def schedule_cases(folder: Path) -> Iterator[Case]:
+    """The timesteps and their shift in `pipe_cases.json`."""
+    path = folder / "pipe_cases.json"
+    if not path.is_file():
+        return
+    listed = read_json(path)
+    if "timesteps_1step" in listed:
+        theirs = torch.tensor(listed["timesteps_1step"])
+        yield Case("timesteps of one step", relative_rms(torch.tensor(timesteps(1)), theirs))
+    for row in listed.get("timestep_transform", []):
+        t, h, w = row["latent_thw"]
+        ours = shifted_timestep(row["t_in"], (t, h, w))
+        error = relative_rms(torch.tensor([ours]), torch.tensor([row["t_out"]]))
+        yield Case(f"shifted timestep {row['t_in']:g} of {t}x{h}x{w}", error)
+
+
+def colour_cases(folder: Path) -> Iterator[Case]:
+    """The colour corrections of `colorfix.safetensors`."""
+    path = folder / "colorfix.safetensors"
+    if not path.is_file():
+        return
+    given = read_tensors(path)
+    for name, fix in {"wavelet": Wavelet(), "adain": AdaIn()}.items():
+        if name in given:
+            ours = fix(given["content"], given["style"])
+            yield Case(f"colour {name}", relative_rms(ours, given[name]))
+
+
+def all_cases(folder: Path) -> Iterator[Case]:
+    """Every case that `folder` holds, one after the other."""
+    from vr_trt.export.parity_pipeline import pipeline_cases
+
+    parts = (key_cases, window_cases, schedule_cases, colour_cases)
+    for cases in (*parts, generator_cases, vae_cases, pipeline_cases):
+        yield from cases(folder)
+
+
+@torch.inference_mode()
+def check(folder: Path) -> int:
+    """Print a line a case; the exit code."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; give one laid out as tests/golden is")
+    count = failed = 0
+    for name, error in all_cases(folder):
+        good = error <= TOLERANCE  # False for NaN, too
+        print(f"{'ok  ' if good else 'FAIL'} {error:9.2e}  {name}", flush=True)
+        count, failed = count + 1, failed + (not good)
+    if not count:
+        raise UsageError(f"{folder} holds none of the golden files; see tests/golden")
+    print(f"{count} cases, {failed} above {TOLERANCE:g}")
+    return 1 if failed else 0
+
+
+def main() -> None:
+    """The command."""
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m vr_trt.export.parity DIR")
+    try:
+        code = check(Path(sys.argv[1]))
+    except VrTrtError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Timestamps that can be relied on, from those that a file has."""
+
+import av
+
+from vr_trt.runtime.decode import Decoder
+from vr_trt.runtime.frames import Frame, VideoInfo
+
+_LONGEST_GAP = 3600  # seconds; no frame is shown for longer, such a jump is damage
+_SHORT_BY = 0.25  # seconds; a video that ends this much earlier than announced was cut off
+
+
+class Clock:
+    """Makes timestamps strictly increasing where a file has none or contradicts itself.
+
+    Times that are in order stay exactly as they are. With a decoder given, the times of decoding
+    are the only ones the file has: the first frame is shown at the first of them, and the others
+    keep their distance from it.
+    """
+
+    def __init__(self, info: VideoInfo, decoder: Decoder | None) -> None:
+        self.step = max(1, round(1 / (info.frame_rate * info.time_base)))
+        self.repaired = 0
+        self.short_by: float | None = None  # seconds
+        self._info = info
+        self._decoder = decoder
+        self._delay: int | None = None  # from decoding to showing
+        self._first: int | None = None
+        self._next = 0  # where a frame without a timestamp goes
+        self._jump = 0  # what to add after a jump that cannot be real
+
+    def pts(self, decoded: av.VideoFrame) -> int:
+        """The frame's timestamp, or one that was made up, in units of the time base."""
+        pts = decoded.pts if self._decoder is None else self._shown(decoded, self._decoder)
+        if pts is None:
+            self.repaired += self._decoder is None
+            pts = self._next
+        elif self._first is not None:
+            distance = pts + self._jump - self._next
+            if abs(distance * self._info.time_base) > _LONGEST_GAP:
+                self.repaired += 1
+                self._jump -= distance
+            pts += self._jump
+        if self._first is None:
+            self._first = pts
+        self._next = pts + (decoded.duration or self.step)
+        return pts
+
+    def in_order(self, before: int | None, held: int, following: int) -> tuple[int, int]:
+        """`held` and `following` so that both are later than what is before them.
+
+        One of them is wrong if they are not; it is `held` if the other fits to what was `before`.
+        """
+        if following > held:
+            return held, following
+        self.repaired += 1
+        if before is not None and following > before + 1:
+            return min(before + self.step, following - 1), following
+        return held, held + 1
+
+    def ended(self, last: Frame) -> None:
+        """Note where the video stops well before its announced length."""
+        if self._info.seconds is None or self._first is None:
+            return
+        lasted = float((last.pts + last.duration - self._first) * self._info.time_base)
+        if self._info.seconds - lasted > _SHORT_BY:
+            self.short_by = self._info.seconds - lasted
+
+    def _shown(self, decoded: av.VideoFrame, decoder: Decoder) -> int | None:
+        if decoded.dts is None or decoder.first_dts is None:
+            return None
+        if self._delay is None:
+            self._delay = decoded.dts - decoder.first_dts
+        return decoded.dts - self._delay

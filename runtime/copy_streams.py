@@ -1,0 +1,158 @@
+"""Everything of the input that is not the restored video: copied packet by packet, never decoded."""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Discard, Stream
+
+from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
+from vr_trt.runtime.media import is_cover, main_video, open_input
+from vr_trt.runtime.publish import DISK_ERRORS
+
+_READS_IN_A_ROW = 20
+# Containers with a clock that does not start at zero; their outputs start there.
+_RUNNING_CLOCKS = ("mpegts", "mpeg")
+_STALE_TAGS = re.compile(
+    r"(encoder|duration|rotate|vendor_id|bps|number_of_(frames|bytes)|_statistics_.*"
+    r"|major_brand|minor_version|compatible_brands)(-\w+)?",
+    re.IGNORECASE,
+)
+
+
+class StreamCopier:
+    """Copies the planned streams into an open output, in step with the encoded video.
+
+    Construct it after the video stream was added and before the header is written.
+    """
+
+    def __init__(self, source: Path, output: OutputContainer, plan: CopyPlan) -> None:
+        self.broken = 0  # packets that could not be read or written
+        self._source = source
+        self._container = open_input(source)
+        self._output = output
+        self._copies: dict[int, Stream] = {}
+        self._last_dts: dict[int, int] = {}
+        self._add_header(plan)
+        self._packets = self._read()
+        self._waiting: Packet[Stream] | None = None
+        self._shift = Fraction(0)  # seconds taken off every timestamp
+
+    def start(self, video: Fraction) -> Fraction:
+        """Seconds to take off every timestamp, given the first frame's; call it before copying.
+
+        A clock that runs on is set to zero, and no frame comes before zero, where players cut.
+        """
+        running = self._container.format.name in _RUNNING_CLOCKS
+        start = (self._container.start_time or 0) if running else 0
+        self._shift = min(Fraction(start, av.time_base), video)
+        return self._shift
+
+    def describe(self, video: Stream) -> None:
+        """Give the restored video the tags and the disposition of the input's."""
+        original = main_video(self._container, self._source)
+        video.metadata.update(stream_tags(original))
+        video.disposition = original.disposition
+
+    def copy_until(self, seconds: Fraction | None) -> None:
+        """Write what is to be decoded before that time of the output; None writes the rest."""
+        while (packet := self._waiting or next(self._packets, None)) is not None:
+            assert packet.dts is not None, "packets without a time are not queued"
+            if seconds is not None and packet.dts * packet.time_base > seconds:
+                self._waiting = packet
+                return
+            self._waiting = None
+            self._write(packet)
+
+    def close(self) -> None:
+        """Close the input."""
+        self._container.close()
+
+    def _add_header(self, plan: CopyPlan) -> None:
+        source, output = self._container, self._output
+        output.metadata.update(kept_tags(source.metadata))
+        if chapters := source.chapters():
+            output.set_chapters(chapters)
+        for index in plan.streams + plan.attachments:
+            template = source.streams[index]
+            copy = output.add_stream_from_template(template)
+            copy.metadata.update(stream_tags(template))
+            copy.disposition = template.disposition
+            if index in plan.streams:
+                self._copies[index] = copy
+        if plan.covers:
+            self._attach_covers(plan.covers)
+
+    def _attach_covers(self, indices: tuple[int, ...]) -> None:
+        with open_input(self._source) as container:  # its own: this one must stay at the start
+            covers = [container.streams[index] for index in indices]
+            for index, packet in first_packets(container, covers).items():
+                tags = container.streams[index].metadata
+                kind = {"mjpeg": "jpeg"}.get(name := codec_name(container.streams[index]), name)
+                filename = tags.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+                mimetype = tags.get("mimetype", f"image/{kind}")
+                self._output.add_attachment(filename, mimetype, bytes(packet))
+
+    def _read(self) -> "Iterator[Packet[Stream]]":
+        """Packets of the copied streams with their times made usable, past damage."""
+        if not self._copies:
+            return
+        for stream in self._container.streams:
+            stream.discard = Discard.default if stream.index in self._copies else Discard.all
+        wanted = [self._container.streams[index] for index in self._copies]
+        failed = 0
+        while failed < _READS_IN_A_ROW:
+            try:
+                for packet in self._container.demux(wanted):
+                    if packet.size and self._set_times(packet):
+                        failed = 0
+                        yield packet
+                return
+            except IndexError:
+                return  # PyAV at the end of a file in which another stream turned up on the way
+            except av.FFmpegError:
+                failed += 1
+                self.broken += 1
+
+    def _set_times(self, packet: "Packet[Stream]") -> bool:
+        """Shift the packet's times and make dts increase; False if it has none."""
+        dts = packet.dts if packet.dts is not None else packet.pts
+        if dts is None and is_cover(packet.stream):
+            dts = 0
+        if dts is None:
+            self.broken += 1
+            return False
+        offset = round(self._shift / packet.time_base)
+        late = packet.pts - dts if packet.pts is not None else 0
+        dts -= offset
+        if (last := self._last_dts.get(packet.stream_index)) is not None:
+            dts = max(dts, last + 1)
+        self._last_dts[packet.stream_index] = dts
+        packet.dts, packet.pts = dts, dts + max(0, late)
+        return True
+
+    def _write(self, packet: "Packet[Stream]") -> None:
+        packet.stream = self._copies[packet.stream_index]
+        try:
+            self._output.mux_one(packet)
+        except av.FFmpegError as error:
+            if error.errno in DISK_ERRORS:
+                raise
+            self.broken += 1  # the packet itself does not go into this container
+
+
+def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags without those that describe the old file rather than its content."""
+    return {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
+
+
+def stream_tags(stream: Stream) -> dict[str, str]:
+    """Tags of a stream; a QuickTime track name becomes the title, which every container has."""
+    tags = kept_tags(stream.metadata)
+    if "name" in tags and "title" not in tags:
+        tags["title"] = tags.pop("name")
+    return tags

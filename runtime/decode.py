@@ -1,0 +1,71 @@
+"""Decoding past damage: packets one by one, the broken ones skipped and counted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from vr_trt.errors import DamagedInputError
+
+# Broken packets in a row after which the rest is given up: more than the longest usual distance
+# between key frames, because one lost key frame can cost all packets up to the next.
+PACKETS_IN_A_ROW = 300
+READS_IN_A_ROW = 20
+
+
+class Decoder:
+    """Iterates over the decodable frames of one stream, in the order in which they are shown.
+
+    `skipped` counts broken packets, `warnings` says what went wrong. Raises DamagedInputError
+    where `PACKETS_IN_A_ROW` packets in a row cannot be decoded.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
+        self.skipped = 0
+        self.warnings: list[str] = []
+        self.first_dts: int | None = None  # of the first packet
+        self._container = container
+        self._stream = stream
+        self._path = path
+        stream.thread_type = "AUTO"
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        in_a_row = 0
+        for packet in self._packets():
+            try:
+                frames = self._stream.codec_context.decode(packet)
+            except av.FFmpegError as error:
+                self.skipped += 1
+                in_a_row += 1
+                if in_a_row >= PACKETS_IN_A_ROW:
+                    raise DamagedInputError(
+                        f"{self._path}: {in_a_row} packets in a row cannot be decoded "
+                        f"({error.strerror}); repair the file or cut the damage out"
+                    ) from error
+                continue
+            in_a_row = 0
+            yield from frames
+
+    def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
+        """Packets with data, then None to drain the decoder."""
+        failed = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if packet.size:  # an empty one would end decoding: PyAV's flush, AVI's repeats
+                        failed = 0
+                        if self.first_dts is None:
+                            self.first_dts = packet.dts
+                        yield packet
+                break
+            except IndexError:
+                break  # PyAV at the end of a file in which another stream turned up on the way
+            except av.FFmpegError as error:
+                failed += 1
+                if failed >= READS_IN_A_ROW:
+                    self.warnings.append(f"reading stopped before the end: {error.strerror}")
+                    break
+        yield None

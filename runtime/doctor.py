@@ -1,0 +1,163 @@
+"""What is installed here, what can run, what is missing and how to get it."""
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from vr_trt.errors import VrTrtError
+from vr_trt.runtime.memory import MIB, available_bytes
+from vr_trt.runtime.model import EMBEDDED, Model
+
+ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
+DECODERS = ("h264", "hevc", "libdav1d", "vp9")
+_DRIVER_HELP = "install an NVIDIA driver (nvidia-smi must list a GPU)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""  # the command that gets what is missing
+    needed: bool = False  # nothing can be restored without it
+
+
+def examine() -> list[Finding]:
+    """Look at everything; takes about a second and changes nothing."""
+    return [
+        Finding(name="Python", ok=True, detail=f"{platform.python_version()}, {platform.system()}"),
+        Finding(name="cores", ok=True, detail=str(os.cpu_count())),
+        _memory(),
+        *(_package(name, remedy, needed) for name, remedy, needed in _PACKAGES),
+        *_codecs(),
+        _cpu(),
+        _gpu(),
+        *(_package(name, remedy, False) for name, remedy in _OPTIONAL),
+    ]
+
+
+_PACKAGES = (
+    ("numpy", "pip install vr-trt", True),
+    ("av", "pip install vr-trt", True),
+    ("onnxruntime", "pip install 'vr-trt[cpu]'", True),
+)
+_OPTIONAL = (
+    ("tensorrt-rtx", "pip install 'vr-trt[rtx]'"),
+    ("tensorrt", "pip install 'vr-trt[tensorrt]'"),
+    ("torch", "pip install 'vr-trt[export]', to export models"),
+    ("onnx", "pip install 'vr-trt[export]', to export models"),
+    ("triton", "pip install 'vr-trt[gpu]'"),
+)
+
+
+def _memory() -> Finding:
+    free = available_bytes()
+    detail = "unknown" if free is None else f"{free // MIB} MiB available"
+    return Finding(name="memory", ok=free is not None, detail=detail)
+
+
+def _package(name: str, remedy: str, needed: bool) -> Finding:
+    try:
+        return Finding(name=name, ok=True, detail=version(name), needed=needed)
+    except PackageNotFoundError:
+        return Finding(name=name, ok=False, detail="not installed", remedy=remedy, needed=needed)
+
+
+def _codecs() -> Iterator[Finding]:
+    if find_spec("av") is None:
+        return
+    codecs = import_module("av.codec").codecs_available
+    for title, wanted in (("decoders", DECODERS), ("encoders", ENCODERS)):
+        there = [name for name in wanted if name in codecs]
+        absent = [name for name in wanted if name not in codecs]
+        detail = ", ".join(there) + (f"; without {', '.join(absent)}" if absent else "")
+        yield Finding(
+            name=title, ok=wanted[0] in there, detail=detail, remedy="pip install av", needed=True
+        )
+
+
+def _cpu() -> Finding:
+    name = "CPU backend"
+    if find_spec("onnxruntime") is None:
+        return Finding(
+            name=name,
+            ok=False,
+            detail="no ONNX Runtime",
+            remedy="pip install 'vr-trt[cpu]'",
+            needed=True,
+        )
+    try:
+        model = Model(EMBEDDED / "nano")
+        model.session("decode_image")
+    except VrTrtError as error:
+        return Finding(
+            name=name,
+            ok=False,
+            detail=str(error),
+            remedy="pip install --force-reinstall vr-trt",
+            needed=True,
+        )
+    return Finding(
+        name=name,
+        ok=True,
+        detail=f"runs {model.manifest.model} {model.manifest.version}",
+        needed=True,
+    )
+
+
+def _gpu() -> Finding:
+    """NVIDIA's first GPU, by its management library or by the CUDA driver."""
+    for module, ask in (("pynvml", _by_nvml), ("cuda.bindings.driver", _by_cuda)):
+        if _importable(module):
+            detail = ask(module)
+            return Finding(
+                name="GPU",
+                ok=detail is not None,
+                detail=detail or "no NVIDIA GPU answers",
+                remedy="" if detail else _DRIVER_HELP,
+            )
+    return Finding(
+        name="GPU",
+        ok=False,
+        detail="not looked for: neither nvidia-ml-py nor cuda-python is installed",
+        remedy="pip install 'vr-trt[gpu]'",
+    )
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        return False
+
+
+def _by_nvml(module: str) -> str | None:
+    nvml = import_module(module)
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle).total // MIB
+        return f"{nvml.nvmlDeviceGetName(handle)}, {memory} MiB, driver {nvml.nvmlSystemGetDriverVersion()}"
+    except nvml.NVMLError:
+        return None
+
+
+def _by_cuda(module: str) -> str | None:
+    try:
+        driver = import_module(module)
+        ok = driver.CUresult.CUDA_SUCCESS
+        if driver.cuInit(0)[0] != ok:
+            return None
+        error, count = driver.cuDeviceGetCount()
+        if error != ok or count < 1:
+            return None
+        name = driver.cuDeviceGetName(256, 0)[1]
+        return str(name.decode().rstrip("\0"))
+    except (ImportError, RuntimeError, OSError):  # installed, but without the driver's library
+        return None

@@ -1,0 +1,136 @@
+"""What reader, stages and writer hand to each other: pixel format, frame, facts about a video."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Layout = Literal["yuv", "rgb", "gray"]
+Matrix = Literal["bt601", "bt709", "bt2020", "rgb"]
+# Where a chroma sample lies within the luma samples it covers. The first three are what files
+# hold; the others appear when such a picture is turned upright.
+Siting = Literal[
+    "left",
+    "center",
+    "topleft",
+    "top",
+    "right",
+    "bottom",
+    "topright",
+    "bottomleft",
+    "bottomright",
+]
+# Each as a share of the way (right, down) from the first to the last luma sample it covers.
+SITE: dict[Siting, tuple[float, float]] = {
+    "left": (0.0, 0.5),
+    "center": (0.5, 0.5),
+    "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0),
+    "right": (1.0, 0.5),
+    "bottom": (0.5, 1.0),
+    "topright": (1.0, 0.0),
+    "bottomleft": (0.0, 1.0),
+    "bottomright": (1.0, 1.0),
+}
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+
+UNSPECIFIED = 2  # primaries and transfer: ITU-T H.273's code for "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelFormat:
+    """How the code values of three planes become RGB."""
+
+    bits: int  # 8..16 significant bits, in the low bits of the code value
+    layout: Layout
+    chroma: tuple[int, int]  # (horizontal, vertical) subsampling; (2, 2) is 4:2:0, (2, 1) 4:2:2
+    matrix: Matrix  # "rgb" for layout "rgb", and only there
+    full_range: bool
+    siting: Siting
+    primaries: int = UNSPECIFIED  # H.273 codes, carried from the input to the output's tags
+    transfer: int = UNSPECIFIED
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.bits <= 16:
+            raise ValueError(f"a pixel format has 8 to 16 bits, not {self.bits}")
+        if any(factor not in (1, 2, 4) for factor in self.chroma):
+            raise ValueError(f"chroma factors are 1, 2 or 4, not {self.chroma}")
+        if (self.layout == "rgb") != (self.matrix == "rgb"):
+            raise ValueError(f"matrix {self.matrix!r} does not go with layout {self.layout!r}")
+        if self.layout != "yuv" and self.chroma != (1, 1):
+            raise ValueError(f"only yuv can have subsampled chroma, not {self.layout}")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the planes: uint8 for 8 bits, else uint16."""
+        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+
+    @property
+    def subsampled(self) -> bool:
+        """True if the chroma planes are smaller than the luma plane."""
+        return self.chroma != (1, 1)
+
+    @property
+    def neutral(self) -> int:
+        """The code value of colourless chroma."""
+        return 1 << (self.bits - 1)
+
+    @property
+    def chroma_offset(self) -> tuple[float, float]:
+        """Where the first chroma sample lies, (horizontal, vertical) luma pixels from the first.
+
+        4:2:0 "left" is (0, 0.5), "center" (0.5, 0.5), "topleft" (0, 0).
+        """
+        right, down = SITE[self.siting]
+        return right * (self.chroma[0] - 1), down * (self.chroma[1] - 1)
+
+    def plane_shapes(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
+        """[rows, columns] of the three planes; subsampled sizes round up, nothing is cropped."""
+        chroma = (-(-height // self.chroma[1]), -(-width // self.chroma[0]))
+        return (height, width), chroma, chroma
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture: three owned, contiguous planes and when to show it.
+
+    Planes are y, u, v or r, g, b: [H, W], [h, w], [h, w]; uint8 (8 bits) or uint16. A grey picture
+    has u and v of full size, filled with the neutral code.
+    """
+
+    planes: tuple[Plane, Plane, Plane]
+    pts: int  # units of the stream's time_base
+    duration: int  # the same units; 0 where unknown
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        return int(self.planes[0].shape[1])
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        return int(self.planes[0].shape[0])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoInfo:
+    """What probing found out about one video or image file."""
+
+    path: Path
+    width: int  # upright, as the reader delivers it
+    height: int
+    pixel: PixelFormat
+    time_base: Fraction  # seconds per unit of pts
+    frame_rate: Fraction  # a guess, for rate control and estimates; never for timestamps
+    frames: int | None
+    seconds: float | None
+    sample_aspect: Fraction  # upright
+    rotation: int  # degrees clockwise that show the stored picture upright; the reader applies it
+    is_image: bool
+    audio_streams: int
+    guesses: tuple[str, ...]  # what had to be assumed or dropped, one line each
+    mirrored: bool = False  # left and right exchanged after turning; the reader applies it too

@@ -1,0 +1,45 @@
+"""The generator over windows of latents: its noise, and the window tables of a graph of any size."""
+
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_trt.kernels.rope import Rope
+from vr_trt.kernels.windows import any_size_tables
+from vr_trt.runtime.model import Model
+from vr_trt.runtime.noise import window_noise
+from vr_trt.runtime.session import Array, Tensor, call
+
+PATCH = 2  # latents across one token
+
+
+class GeneratorStage:
+    """Restores windows of latents with noise of one seed."""
+
+    def __init__(self, model: Model, seed: int) -> None:
+        self._model = model
+        self._seed = seed
+        self._tables: dict[tuple[int, int, int], dict[str, Array]] = {}
+
+    def restore(self, start: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Latents start … of a shot, [1, 16, T, h, w], restored."""
+        _, _, frames, height, width = latents.shape
+        # Graphs of one size have a generator of their own for a picture's single latent.
+        picture = frames == 1 and "generator_image" in self._model.manifest.stages
+        session = self._model.session("generator_image" if picture else "generator")
+        noise = window_noise(self._seed, start, frames, height, width)
+        inputs: dict[str, Array | Tensor] = {"noise": noise, "latent": latents}
+        if "plain.index" in session.inputs:
+            inputs |= self._tables_of((frames, height // PATCH, width // PATCH))
+        return cast(NDArray[np.float32], call(session, inputs)["restored"].numpy())
+
+    def _tables_of(self, grid: tuple[int, int, int]) -> dict[str, Array]:
+        """The tables of a token grid; one grid at a time is kept, a shot has no other."""
+        if grid not in self._tables:
+            manifest = self._model.manifest
+            rope = cast(Rope, manifest.rope)
+            self._tables = {
+                grid: any_size_tables(grid, manifest.text_tokens, manifest.head_width, rope)
+            }
+        return self._tables[grid]

@@ -1,0 +1,119 @@
+"""The peak of host memory of a run on the CPU, before it starts.
+
+Stages take turns, so the peak is the largest stage's working memory on top of what stays: the
+program, the VAE's state and the frames in flight. Working memory and state grow with the canvas:
+so many bytes a padded pixel, measured per model (see `Law`).
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vr_trt.runtime.model import Manifest
+
+MIB = 1 << 20
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Law:
+    """Bytes of a run on ONNX Runtime's CPU provider: `base`, and the rest a pixel of the canvas."""
+
+    base: float  # interpreter, libraries, graphs and weights
+    encode: float  # one call of encode_start, its input and output included
+    decode: float  # one call of decode_start, likewise
+    generator: float  # one window, a latent of it
+    state: float  # of encoder and decoder, between calls
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a run holds, in the units of the law."""
+
+    canvas_pixels: int
+    source_frame_bytes: int  # planes
+    output_frame_bytes: int
+    source_pixels: int
+    window_latents: int
+    frames_in_flight: int  # waiting for their latents to come back
+    queued_frames: int  # each way
+    video: bool  # False for a single image, which has no state
+
+
+# Measured with bench/memory_law.py for the embedded model.
+NANO = Law(base=300 * MIB, encode=3000, decode=4000, generator=100, state=600)
+
+
+def law_of(manifest: Manifest) -> Law | None:
+    """The law that a model's manifest states, or the embedded model's; None where none is known."""
+    if manifest.memory:
+        return Law(**manifest.memory)
+    return NANO if manifest.model == "nano" else None
+
+
+def stage_bytes(law: Law, load: Load) -> dict[str, float]:
+    """Peak of each stage's own call."""
+    pixels = load.canvas_pixels
+    return {
+        "to_model": 4 * 3 * (4 * load.source_pixels + 2 * pixels),
+        "encode": law.encode * pixels,
+        "generator": law.generator * pixels * load.window_latents,
+        "decode": law.decode * pixels,
+        "to_video": 4 * 3 * 8 * pixels,
+    }
+
+
+def peak_bytes(law: Law, load: Load) -> int:
+    """Bytes of host memory at the fullest moment of the run."""
+    frames = (
+        load.frames_in_flight + load.queued_frames
+    ) * load.source_frame_bytes + load.queued_frames * load.output_frame_bytes
+    state = law.state * load.canvas_pixels if load.video else 0
+    return int(law.base + state + frames + max(stage_bytes(law, load).values()))
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take: the machine's, or its container's if that is less.
+
+    None where the system does not tell.
+    """
+    found = [
+        value for value in (_machine_available(), *_container_available()) if value is not None
+    ]
+    return min(found, default=None)
+
+
+def _machine_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _free_pages()
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _free_pages()
+
+
+def _free_pages() -> int | None:
+    """Not Linux: half of the machine's memory, where the system tells that."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _container_available() -> list[int | None]:
+    return [_difference(Path(limit), Path(used)) for limit, used in _CGROUPS]
+
+
+def _difference(limit: Path, used: Path) -> int | None:
+    try:
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):  # not mounted here, or "max": no limit
+        return None

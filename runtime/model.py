@@ -1,0 +1,135 @@
+"""A model's folder: manifest.json and the graph of each stage, checked and opened when needed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vr_trt.errors import ModelError, UsageError
+from vr_trt.runtime import onnxruntime_session
+from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
+
+IMAGE_STAGES = ("encode_image", "generator", "decode_image")
+VIDEO_STAGES = ("encode_start", "encode_step", "generator", "decode_start", "decode_step")
+STAGES = ("encode_image", "encode_start", "encode_step", "generator") + (
+    "decode_image",
+    "decode_start",
+    "decode_step",
+)
+EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
+DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
+KNOWN_MODELS = ("nano", *DOWNLOADED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """manifest.json of a model's folder."""
+
+    model: str
+    version: str
+    stages: Mapping[str, str]  # stage -> file
+    text_tokens: int
+    head_width: int
+    rope: str
+    latent_channels: int
+    sha256: Mapping[str, str]  # file -> hash, every file of the folder
+    memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
+
+    def __post_init__(self) -> None:
+        if missing := [stage for stage in STAGES if stage not in self.stages]:
+            raise ValueError(f"no stage {', '.join(missing)}")
+        if unlisted := sorted(set(self.stages.values()) - set(self.sha256)):
+            raise ValueError(f"no hash of {', '.join(unlisted)}")
+        if outside := [name for name in self.sha256 if Path(name).name != name]:
+            raise ValueError(f"{', '.join(outside)} is outside of the folder")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; ModelError where it is missing or not one."""
+    path = folder / "manifest.json"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"no model in {folder}: manifest.json is missing") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}; get the model again") from None
+    known = {item.name for item in fields(Manifest)}
+    try:
+        return Manifest(**{key: value for key, value in content.items() if key in known})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} is not a model's manifest: {error}") from None
+
+
+def verify_files(folder: Path, sha256: Mapping[str, str]) -> None:
+    """ModelError names the first file of `folder` that is missing or is not what its hash says."""
+    for name, expected in sha256.items():
+        path = folder / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise ModelError(f"{path} is missing: get the model again") from None
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from None
+        if found != expected:
+            raise ModelError(
+                f"{path} is damaged or foreign (sha256 {found[:12]}…, expected {expected[:12]}…): "
+                "get the model again"
+            )
+
+
+def find_model(name: str) -> Path:
+    """The folder of the model called `name`, or `name` itself where it is a folder.
+
+    UsageError for a name that is not known; ModelError for one that must be fetched first.
+    """
+    if name in DOWNLOADED:
+        raise ModelError(
+            f"no engines of {name} here: `vr-trt weights pull {name}`, then `vr-trt export --model "
+            f"{name}` and `vr-trt engines build --model {name}`; or run with --model nano"
+        )
+    if name == "nano":
+        return EMBEDDED / "nano"
+    if (Path(name) / "manifest.json").is_file():
+        return Path(name)
+    raise UsageError(
+        f"unknown model {name!r}: choose one of {', '.join(KNOWN_MODELS)}, or a model's folder"
+    )
+
+
+class Model:
+    """Stage sessions of one folder, opened when first asked for."""
+
+    def __init__(self, folder: Path, options: OrtOptions | None = None) -> None:
+        """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
+        self.folder = folder
+        self.manifest = read_manifest(folder)
+        verify_files(folder, self.manifest.sha256)
+        self._options = options or OrtOptions()
+        self._sessions: dict[str, OrtSession] = {}
+        self._cancelled = False
+
+    def session(self, stage: str) -> OrtSession:
+        """The session of `stage`, opened now if it is not."""
+        if stage not in self._sessions:
+            plan = self.folder / self.manifest.stages[stage]
+            self._sessions[stage] = onnxruntime_session.load(plan, self._options)
+            if self._cancelled:
+                self._sessions[stage].cancel()
+        return self._sessions[stage]
+
+    def drop(self, stage: str) -> None:
+        """Give back the memory of a stage that is not needed any more."""
+        self._sessions.pop(stage, None)
+
+    def close(self) -> None:
+        """Drop every session."""
+        self._sessions.clear()
+
+    def cancel(self) -> None:
+        """Stop what runs, from any thread; the model is of no use afterwards."""
+        self._cancelled = True
+        for session in list(self._sessions.values()):
+            session.cancel()

@@ -1,0 +1,189 @@
+"""Reader, device loop and writer, each in a thread of its own, with bounded queues between them.
+
+The calling thread only watches: it reports progress and, when something fails or the user presses
+Ctrl-C, stops all three, waits for them and raises the first error. Output is published only after
+everything else went well.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from vr_trt.errors import DamagedInputError, InterruptedRun
+from vr_trt.runtime.frame_queue import FrameQueue
+from vr_trt.runtime.frames import Frame
+
+QUEUE_FRAMES = 8  # each way: enough to bridge a slow moment, little beside one VAE step
+REPORT_SECONDS = 0.1
+
+
+class Stage(Protocol):
+    """What restores: see vr_trt.runtime.shot."""
+
+    def push(self, frame: Frame) -> Iterator[Frame]:
+        """Take one frame, yield finished ones."""
+
+    def finish(self) -> Iterator[Frame]:
+        """Yield the rest."""
+
+
+class Sink(Protocol):
+    """Where frames go: see vr_trt.runtime.writer."""
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame."""
+
+    def close(self) -> None:
+        """Finish and publish."""
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    frames: int
+    total: int | None  # an estimate, where the file tells one
+    seconds: float
+
+    @property
+    def fps(self) -> float:
+        """Frames a second since the start."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to go; None where the number of frames is not known."""
+        if self.total is None or not self.frames:
+            return None
+        return max(0, self.total - self.frames) / self.fps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """What the threads did: frames written, seconds in all, and each thread's own work."""
+
+    frames: int
+    seconds: float
+    read: float
+    restore: float
+    write: float
+
+    @property
+    def overlap(self) -> float:
+        """Work done at the same time: the sum of the busy seconds by the seconds in all."""
+        return (self.read + self.restore + self.write) / self.seconds
+
+
+class _Clock:
+    """Seconds of one thread's own work, without its waits for the others."""
+
+    def __init__(self) -> None:
+        self.busy = 0.0
+
+    def each(self, items: Iterable[Frame]) -> Iterator[Frame]:
+        """`items`, counting the time that making each one takes."""
+        iterator = iter(items)
+        while True:
+            start = perf_counter()
+            item = next(iterator, None)
+            self.busy += perf_counter() - start
+            if item is None:
+                return
+            yield item
+
+
+class Pipeline:
+    """One run of `source` through `stage` into `sink`."""
+
+    def __init__(
+        self,
+        source: Iterable[Frame],
+        stage: Stage,
+        sink: Sink,
+        *,
+        cancel: Callable[[], None] = lambda: None,
+        total: int | None = None,
+    ) -> None:
+        """`cancel` makes the stage's call in progress end early, from any thread."""
+        self._source = source
+        self._stage = stage
+        self._sink = sink
+        self._cancel = cancel
+        self._total = total
+        self._incoming = FrameQueue(QUEUE_FRAMES)
+        self._outgoing = FrameQueue(QUEUE_FRAMES)
+        self._clocks = _Clock(), _Clock(), _Clock()
+        self._written = 0
+
+    def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Timing:
+        """Run to the end. The first error of any thread is raised; InterruptedRun for Ctrl-C."""
+        start = perf_counter()
+        with ThreadPoolExecutor(max_workers=3, thread_name_prefix="vr-trt") as threads:
+            jobs = [threads.submit(job) for job in (self._read, self._restore, self._write)]
+            try:
+                self._watch(jobs, on_progress, start)
+            except KeyboardInterrupt:
+                raise InterruptedRun("stopped by the user") from None
+            finally:
+                if not all(job.done() for job in jobs) or any(job.exception() for job in jobs):
+                    self._stop(jobs)
+        seconds = perf_counter() - start
+        on_progress(Progress(frames=self._written, total=self._written, seconds=seconds))
+        read, restore, write = (clock.busy for clock in self._clocks)
+        return Timing(
+            frames=self._written, seconds=seconds, read=read, restore=restore, write=write
+        )
+
+    def _watch(
+        self, jobs: list[Future[None]], on_progress: Callable[[Progress], None], start: float
+    ) -> None:
+        waiting = set(jobs)
+        while waiting:
+            done, waiting = wait(waiting, timeout=REPORT_SECONDS, return_when=FIRST_EXCEPTION)
+            for job in done:
+                job.result()
+            seconds = perf_counter() - start
+            on_progress(Progress(frames=self._written, total=self._total, seconds=seconds))
+
+    def _stop(self, jobs: list[Future[None]]) -> None:
+        self._incoming.stop()
+        self._outgoing.stop()
+        self._cancel()
+        wait(jobs)
+        if jobs[-1].exception():  # else the output was published before the stop reached it
+            self._sink.abort()
+
+    def _read(self) -> None:
+        for frame in self._clocks[0].each(self._source):
+            self._incoming.put(frame)
+        self._incoming.close()
+
+    def _restore(self) -> None:
+        taken = 0
+        for frame in self._incoming:
+            taken += 1
+            self._hand_on(self._stage.push(frame))
+        if not taken:
+            raise DamagedInputError("the input has no frame that can be decoded: check the file")
+        self._hand_on(self._stage.finish())
+        self._outgoing.close()
+
+    def _hand_on(self, frames: Iterator[Frame]) -> None:
+        for frame in self._clocks[1].each(frames):
+            self._outgoing.put(frame)
+
+    def _write(self) -> None:
+        clock = self._clocks[2]
+        for frame in self._outgoing:
+            start = perf_counter()
+            self._sink.write(frame)
+            clock.busy += perf_counter() - start
+            self._written += 1
+        start = perf_counter()
+        self._sink.close()
+        clock.busy += perf_counter() - start

@@ -1,0 +1,118 @@
+"""What a run would do: sizes, windows, chunks and memory, before a frame is restored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
+from vr_trt.errors import MemoryBudgetError
+from vr_trt.runtime.canvas import Canvas, canvas
+from vr_trt.runtime.colour import output_pixel
+from vr_trt.runtime.frames import PixelFormat, VideoInfo
+from vr_trt.runtime.memory import MIB, Law, Load, available_bytes, peak_bytes
+from vr_trt.runtime.pipeline import QUEUE_FRAMES
+from vr_trt.runtime.publish import is_image_path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One run, laid out."""
+
+    source: VideoInfo
+    profile: Profile
+    canvas: Canvas
+    pixel: PixelFormat  # of the output
+    frames: int | None  # an estimate where the file does not tell
+    latents: int | None
+    windows: int | None
+    peak_bytes: int | None  # None where the model has no law
+    available_bytes: int | None
+
+    @property
+    def fits(self) -> bool:
+        """False only if it is known not to fit."""
+        if self.peak_bytes is None or self.available_bytes is None:
+            return True
+        return self.peak_bytes <= self.available_bytes
+
+
+def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path) -> Plan:
+    """The plan of restoring `source` into `output` with a model that obeys `law`."""
+    sizes = canvas(source.width, source.height, profile.short_side)
+    pixel = output_pixel(
+        source.pixel, sizes.out_w, sizes.out_h, is_image_path(output), output.suffix.lower()
+    )
+    frames = estimated_frames(source)
+    latents = _latents(frames, profile)
+    return Plan(
+        source=source,
+        profile=profile,
+        canvas=sizes,
+        pixel=pixel,
+        frames=frames,
+        latents=latents,
+        windows=_windows(latents, profile),
+        peak_bytes=None if law is None else peak_bytes(law, _load(source, profile, sizes, pixel)),
+        available_bytes=available_bytes(),
+    )
+
+
+def check_memory(plan: Plan, law: Law | None) -> None:
+    """MemoryBudgetError if the plan would not fit, with the nearest profile that would."""
+    if plan.fits or plan.peak_bytes is None or plan.available_bytes is None:
+        return
+    smaller = [
+        profile
+        for profile in load_profiles().values()
+        if profile.short_side < plan.profile.short_side
+        and make_plan(plan.source, profile, law, plan.source.path).fits
+    ]
+    nearest = max(smaller, key=lambda profile: profile.short_side, default=None)
+    advice = f"--profile {nearest.name} would fit" if nearest else "no profile would fit"
+    raise MemoryBudgetError(
+        f"{plan.source.path} at {plan.profile.name} ({plan.canvas.out_w}x{plan.canvas.out_h}) needs "
+        f"about {plan.peak_bytes // MIB} MiB of memory and {plan.available_bytes // MIB} MiB are "
+        f"free: {advice}"
+    )
+
+
+def estimated_frames(source: VideoInfo) -> int | None:
+    """Frames of the file: its own word, else length times rate, else None."""
+    if source.frames is not None:
+        return source.frames
+    if source.seconds is None:
+        return None
+    return max(1, round(source.seconds * float(source.frame_rate)))
+
+
+def _latents(frames: int | None, profile: Profile) -> int | None:
+    if frames is None or frames == 1:
+        return frames
+    return max(profile.window_latents, 1 + -(-(frames - 1) // FRAMES_PER_LATENT))
+
+
+def _windows(latents: int | None, profile: Profile) -> int | None:
+    if latents is None or latents == 1:
+        return latents
+    return 1 + -(-(latents - profile.window_latents) // (profile.window_latents - profile.overlap))
+
+
+def _load(source: VideoInfo, profile: Profile, sizes: Canvas, pixel: PixelFormat) -> Load:
+    one = source.is_image
+    return Load(
+        canvas_pixels=sizes.padded_w * sizes.padded_h,
+        source_pixels=source.width * source.height,
+        source_frame_bytes=frame_bytes(source.pixel, source.width, source.height),
+        output_frame_bytes=frame_bytes(pixel, sizes.out_w, sizes.out_h),
+        window_latents=1 if one else profile.window_latents,
+        frames_in_flight=1
+        if one
+        else profile.window + FRAMES_PER_LATENT * profile.latents_per_step,
+        queued_frames=1 if one else QUEUE_FRAMES + 1,
+        video=not one,
+    )
+
+
+def frame_bytes(pixel: PixelFormat, width: int, height: int) -> int:
+    """Bytes of one frame's planes."""
+    shapes = pixel.plane_shapes(width, height)
+    return sum(rows * columns for rows, columns in shapes) * pixel.dtype.itemsize

@@ -1,0 +1,89 @@
+"""The way of an output to its name: checked before work, written beside it, moved when complete."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+
+from vr_trt.errors import UsageError, VrTrtError
+
+VIDEO_MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+IMAGE_CODECS = {
+    ".png": "png",
+    ".jpg": "mjpeg",
+    ".jpeg": "mjpeg",
+    ".webp": "libwebp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (*_FULL, *_FORBIDDEN, errno.EIO)
+
+
+def is_image_path(path: Path) -> bool:
+    """True if the name asks for a picture rather than a video."""
+    return path.suffix.lower() in IMAGE_CODECS
+
+
+def check_target(path: Path, source: Path, overwrite: bool) -> None:
+    """Raise UsageError, saying what to do, if a file of that name cannot or must not be written."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; give the name of a file in it")
+    if path.suffix.lower() not in VIDEO_MUXERS | IMAGE_CODECS:
+        raise UsageError(
+            f"{path}: an output ends in {', '.join(VIDEO_MUXERS)} for video or in "
+            f"{', '.join(IMAGE_CODECS)} for an image"
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a directory; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path.parent} cannot be written to: permission denied")
+    for written in (path, partial_path(path)):
+        if written.exists() and written.samefile(source):
+            raise UsageError(f"{path} would replace the input; give another name")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; allow overwriting or give another name")
+
+
+def partial_path(path: Path) -> Path:
+    """Where the output grows: hidden, in the same directory, so that moving it is atomic."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def publish(path: Path) -> None:
+    """Bring the finished partial file to disk and give it its name."""
+    partial = partial_path(path)
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def remove_partial(path: Path) -> None:
+    """Leave nothing of an unfinished output behind."""
+    partial_path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what writing can raise into one line about the output."""
+    try:
+        yield
+    except (OSError, av.FFmpegError) as error:
+        reason = error.strerror or type(error).__name__
+        if error.errno in _FULL:
+            raise UsageError(f"{path}: the disk is full; free space and run again") from error
+        if error.errno in _FORBIDDEN:
+            raise UsageError(f"{path} cannot be written: {reason}; choose another place") from error
+        raise VrTrtError(f"{path}: writing failed: {reason}; try another output name") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,114 @@
+"""A video or image file as a stream of upright frames, in constant memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+
+from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.clock import Clock
+from vr_trt.runtime.decode import Decoder
+from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.media import main_video, open_input
+from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
+from vr_trt.runtime.planes import Planes, take_planes, turn_planes
+from vr_trt.runtime.probe import probe
+
+__all__ = ["Reader", "probe"]
+
+_DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when to show
+
+
+class Reader:
+    """Iterates over the frames of a file, once: upright planes, exact pts, durations.
+
+    `skipped` counts packets that could not be decoded, `warnings` holds one line for each thing
+    that went wrong on the way. Iterating raises DamagedInputError where too much is broken and
+    UsageError where the picture changes its size.
+    """
+
+    def __init__(self, path: Path, info: VideoInfo | None = None) -> None:
+        self.info = info if info is not None else probe(path)
+        self._container = open_input(path)
+        stream = main_video(self._container, path)
+        self._decoder = Decoder(self._container, stream, path)
+        self._path = path
+        in_decoding_order = self._container.format.name in _DECODING_TIMES_ONLY
+        self._clock = Clock(self.info, self._decoder if in_decoding_order else None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._container.close()
+
+    @property
+    def skipped(self) -> int:
+        """Packets that could not be decoded so far."""
+        return self._decoder.skipped
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong so far, one line each."""
+        lines = list(self._decoder.warnings)
+        if self.skipped:
+            lines.append(f"{self.skipped} damaged packets were skipped")
+        if self._clock.repaired:
+            lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
+        if self._clock.short_by is not None:
+            lines.append(
+                f"the video ends {self._clock.short_by:.1f} s earlier than announced; "
+                "the file may be cut off"
+            )
+        return lines
+
+    def __iter__(self) -> Iterator[Frame]:
+        held: Frame | None = None  # a frame lasts until the next one
+        before: int | None = None
+        for decoded in self._decoder:
+            pts = self._clock.pts(decoded)
+            if held is not None:
+                shown, pts = self._clock.in_order(before, held.pts, pts)
+                yield Frame(held.planes, shown, pts - shown)
+                before = shown
+            held = Frame(self._planes(decoded), pts, decoded.duration or self._clock.step)
+        if held is None:
+            raise DamagedInputError(
+                f"{self._path}: no picture could be decoded; get a complete copy"
+            )
+        self._clock.ended(held)
+        yield held
+
+    def _planes(self, decoded: av.VideoFrame) -> Planes:
+        """The frame's planes, upright, in the pixel format and size that probing announced."""
+        pixel, turned = self.info.pixel, self.info.rotation % 180
+        stored = (self.info.width, self.info.height)[:: -1 if turned else 1]
+        if (decoded.width, decoded.height) != stored:
+            raise UsageError(
+                f"{self._path}: the picture changes from {stored[0]}x{stored[1]} to "
+                f"{decoded.width}x{decoded.height}; cut the file there"
+            )
+        name = decoded.format.name
+        packing = packing_of(name) or packing_of(nearest_planar(name))
+        assert packing is not None, f"no arrangement for {name}"
+        chroma = pixel.chroma[::-1] if turned else pixel.chroma
+        if (packing.layout, packing.bits, packing.chroma) != (pixel.layout, pixel.bits, chroma):
+            if packing.layout != pixel.layout:
+                raise UsageError(
+                    f"{self._path}: the picture changes from {pixel.layout} to {packing.layout}; "
+                    "cut the file there"
+                )
+            wanted = planar_name(pixel.layout, pixel.bits, chroma)
+            decoded = decoded.reformat(format=wanted, threads=1)
+        return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)

@@ -1,0 +1,50 @@
+"""What the runtime asks of a backend: one stage, loaded, with inputs bound by name.
+
+A backend gives a function `load(plan) -> Session`. Outputs stay where the backend made them, so the
+state of one call can be bound to the next without a copy through the host.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Tensor(Protocol):
+    """An array that a backend owns, on the host or on a device."""
+
+    def shape(self) -> Sequence[int]:
+        """Its sizes."""
+
+    def numpy(self) -> Array:
+        """A copy of it on the host."""
+
+
+class Session(Protocol):
+    """One stage's graph, ready to run."""
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Names and shapes of the inputs; None where a size is not fixed."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the outputs, in the graph's order."""
+
+    def bind(self, name: str, value: Array | Tensor) -> None:
+        """Set the input `name` of the next call; an array must not change until it is done."""
+
+    def enqueue(self, stream: int | None = None) -> dict[str, Tensor]:
+        """Run with what is bound (in order with `stream`, on a device) and give the outputs."""
+
+    def cancel(self) -> None:
+        """Make the call in progress and every later one end with InterruptedRun, from any thread."""
+
+
+def call(session: Session, inputs: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
+    """Bind all of `inputs`, run, give the outputs."""
+    for name, value in inputs.items():
+        session.bind(name, value)
+    return session.enqueue()

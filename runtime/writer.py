@@ -1,0 +1,119 @@
+"""The finished file: restored frames and everything else of the input, published in one step."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Self
+
+from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
+from vr_trt.runtime.encode import OutputSpec
+from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.mux import VideoSink
+from vr_trt.runtime.publish import (
+    VIDEO_MUXERS,
+    check_target,
+    is_image_path,
+    output_errors,
+    publish,
+    remove_partial,
+)
+from vr_trt.runtime.still import ImageSink, check_image_codec
+
+__all__ = ["OutputSpec", "Writer", "check_output"]
+
+
+def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
+    """Find out before any work whether the output can be written, and what it will hold.
+
+    Raises UsageError saying what to do; streams that must be left out are in the plan's warnings.
+    """
+    check_target(target.path, source.path, target.overwrite)
+    if not is_image_path(target.path):
+        muxer = VIDEO_MUXERS[target.path.suffix.lower()]
+        return CopyPlan() if source.is_image else plan_copy(source.path, muxer, target.copy_audio)
+    check_image_codec(target.path)
+    if not source.is_image and source.frames != 1:
+        raise UsageError(f"{target.path}: a video does not fit into an image; write an .mp4")
+    return CopyPlan()
+
+
+class Writer:
+    """Writes frames in order; `close` publishes the file, `abort` leaves nothing behind.
+
+    As a context manager it closes, or aborts where the block raised. `warnings` holds one line for
+    each stream that was left out. Everything raises UsageError where the output cannot be written,
+    and removes what was written so far.
+    """
+
+    def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
+        plan = check_output(target, source)
+        self._path = target.path
+        self._warnings = list(plan.warnings)
+        self._source = source
+        self._frames = 0
+        self._open = True
+        self._sink: ImageSink | VideoSink
+        remove_partial(self._path)
+        with ExitStack() as undo, output_errors(self._path):
+            undo.callback(remove_partial, self._path)
+            if is_image_path(target.path):
+                self._sink = ImageSink(target)
+            else:
+                self._sink = VideoSink(target, source, plan)
+            undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What does not reach the output, one line each."""
+        broken = self._sink.broken
+        lost = [f"{broken} damaged packets of other streams were left out"] if broken else []
+        return self._warnings + lost
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame of the announced size and pixel format, later than the one before."""
+        with self._aborting(), output_errors(self._path):
+            self._sink.write(frame)
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the file, bring it to disk and give it its name; does nothing the second time."""
+        if not self._open:
+            return
+        with self._aborting():
+            if not self._frames:
+                raise DamagedInputError(f"{self._source.path}: no frame was restored")
+            with output_errors(self._path):
+                self._sink.finish()
+                publish(self._path)
+        self._open = False
+
+    def abort(self) -> None:
+        """Stop and remove what was written; an older file of that name stays as it was."""
+        if not self._open:
+            return
+        self._open = False
+        self._sink.discard()
+        remove_partial(self._path)
+
+    @contextmanager
+    def _aborting(self) -> Iterator[None]:
+        """Abort where the block raises."""
+        with ExitStack() as undo:
+            undo.callback(self.abort)
+            yield
+            undo.pop_all()

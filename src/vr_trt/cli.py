@@ -1,0 +1,171 @@
+"""The command line: verbs, and every error as one line with its exit code.
+
+What a verb needs is imported inside it, so that `vr-trt --help` answers at once.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from vr_trt import __version__, cli_export, cli_weights
+from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
+
+app = typer.Typer(
+    name="vr-trt",
+    help="Restore degraded video and images with SeedVR2's one-step network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_export.export)
+
+
+class Color(StrEnum):
+    """How the restored picture takes over the source's colours."""
+
+    WAVELET = "wavelet"
+    ADAIN = "adain"
+    NONE = "none"
+
+
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The video or image to restore.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where to write it.  [default: NAME.restored.mp4 or .png]"),
+]
+ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
+ModelName = Annotated[str, typer.Option("--model", help="The network, or a folder that holds one.")]
+Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
+
+
+@app.command()
+def run(
+    input: Input,
+    output: Output = None,
+    profile: ProfileName = "720p",
+    model: ModelName = "nano",
+    seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
+    color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
+    crf: Annotated[
+        float | None, typer.Option(help="Quality of the encoder, lower is better.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
+    threads: Threads = 0,
+    json: Json = False,
+) -> None:
+    """Restore a video or an image."""
+    from vr_trt.cli_report import run_display
+    from vr_trt.runtime.restorer import Restorer
+
+    with (
+        Restorer(
+            model=model, profile=profile, seed=seed, color=color.value, threads=threads
+        ) as restorer,
+        run_display(json) as display,
+    ):
+        report = restorer.restore(
+            input,
+            output,
+            crf=crf,
+            preset=preset,
+            overwrite=overwrite,
+            on_progress=display.progress,
+        )
+        display.finish(report)
+
+
+@app.command()
+def plan(
+    input: Input,
+    output: Output = None,
+    profile: ProfileName = "720p",
+    model: ModelName = "nano",
+    json: Json = False,
+) -> None:
+    """Say what a run would do: sizes, windows and memory."""
+    from vr_trt.cli_report import show_plan
+    from vr_trt.runtime.restorer import Restorer
+
+    with Restorer(model=model, profile=profile) as restorer:
+        show_plan(restorer.plan(input, output), json)
+
+
+@app.command()
+def profiles(json: Json = False) -> None:
+    """List the profiles."""
+    from vr_trt.cli_report import show_profiles
+
+    show_profiles(json)
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what is installed, what can run here, what is missing and how to get it."""
+    from vr_trt.cli_report import show_findings
+    from vr_trt.runtime.doctor import examine
+
+    findings = examine()
+    show_findings(findings, json)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(3)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vr-trt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Restore degraded video and images with SeedVR2's one-step network."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    # A polite `kill` ends a run as Ctrl-C does: nothing half written stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def exit_code(arguments: Sequence[str]) -> int:
+    """Run one command; its errors become one line on standard error and an exit code."""
+    try:
+        code = app(list(arguments), prog_name="vr-trt", standalone_mode=False)
+    except VrTrtError as error:
+        return _fail(error)
+    except TyperException as error:
+        return _fail(UsageError(f"{error.format_message().rstrip('.')}; see vr-trt --help"))
+    except MemoryError:
+        return _fail(MemoryBudgetError("out of memory: choose a smaller profile or free memory"))
+    except BrokenPipeError:
+        # Whoever read standard output has gone; nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        return _fail(UsageError(f"{name}{error.strerror or error}: check the path and try again"))
+    if code == InterruptedRun.exit_code:  # typer's answer to Ctrl-C
+        return _fail(InterruptedRun("stopped by the user"))
+    return code if isinstance(code, int) else 0
+
+
+def _fail(error: VrTrtError) -> int:
+    line = " ".join(str(error).split())
+    print(f"vr-trt: {line}", file=sys.stderr)
+    return error.exit_code

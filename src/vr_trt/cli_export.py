@@ -1,0 +1,81 @@
+"""`vr-trt export`: a model's stages as ONNX graphs."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vr_trt.export.stages import StageShape
+
+
+class Precision(StrEnum):
+    """Of the graphs' weights and arithmetic."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+class Network(StrEnum):
+    """One of a model's networks."""
+
+    ENCODER = "encoder"
+    GENERATOR = "generator"
+    DECODER = "decoder"
+
+
+File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    model: Annotated[str, typer.Option("--model", help="The network.")] = "nano",
+    profile: Annotated[
+        str, typer.Option("--profile", help="Size and window; `any` for graphs of any size.")
+    ] = "720p",
+    precision: Annotated[
+        Precision | None, typer.Option(help="If not the profile's; of any size: fp32.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
+    ] = None,
+    network: Annotated[
+        list[Network] | None, typer.Option(help="Only this network; may be repeated.")
+    ] = None,
+    generator_file: Annotated[Path | None, File] = None,
+    vae_file: Annotated[Path | None, File] = None,
+) -> None:
+    """Write a model's stages as ONNX graphs, folded for one timestep and prompt."""
+    from vr_trt.engines.profiles import find_profile
+    from vr_trt.export.export_model import NETWORKS, ExportPlan, export_model
+    from vr_trt.export.models import find_model_files
+
+    any_size = profile == "any"
+    row = None if any_size else find_profile(profile)
+    plan = ExportPlan(
+        model=find_model_files(model, generator_file, vae_file),
+        precision=precision.value if precision else row.precision if row else "fp32",
+        shape=_shape(size, row.short_side, row.window_latents, row.latents_per_step)
+        if row
+        else None,
+        profile=row.name if row else None,
+        networks=[each.value for each in network] if network else NETWORKS,
+    )
+    typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
+
+
+def _shape(size: str | None, short_side: int, latents: int, step: int) -> "StageShape":
+    """The padded canvas of `size`, or of a 16:9 picture."""
+    from vr_trt.errors import UsageError
+    from vr_trt.export.stages import StageShape
+    from vr_trt.runtime.canvas import canvas
+
+    wanted = re.fullmatch(r"(\d+)x(\d+)", size or "16x9")
+    if wanted is None:
+        raise UsageError(f"{size} is no size: write it as 1280x720")
+    width, height = int(wanted[1]), int(wanted[2])
+    padded = canvas(width, height, min(width, height) if size else short_side)
+    return StageShape(height=padded.padded_h, width=padded.padded_w, latents=latents, step=step)

@@ -1,0 +1,179 @@
+"""What the command line shows: a progress line or JSON lines, and tables."""
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from vr_trt.engines.profiles import load_profiles
+from vr_trt.runtime.doctor import Finding
+from vr_trt.runtime.pipeline import Progress
+from vr_trt.runtime.plan import Plan
+from vr_trt.runtime.restorer import Report
+
+MIB = 1 << 20
+_EVENTS_PER_SECOND = 2
+
+
+class Display(Protocol):
+    """Shows a run while it goes on."""
+
+    def progress(self, progress: Progress) -> None:
+        """How far it is."""
+
+    def finish(self, report: Report) -> None:
+        """What it did."""
+
+
+@contextmanager
+def run_display(json: bool) -> Iterator[Display]:
+    """The display for the terminal, for a log, or for a program."""
+    if json:
+        yield _JsonDisplay()
+        return
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[frames]} frames  {task.fields[fps]:.1f} fps  {task.fields[eta]}"),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield _TerminalDisplay(bar)
+
+
+class _TerminalDisplay:
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task: TaskID = bar.add_task("restoring", total=None, frames="0", fps=0.0, eta="")
+
+    def progress(self, progress: Progress) -> None:
+        of = "" if progress.total is None else f"/{progress.total}"
+        eta = "" if progress.eta is None else f"ETA {_clock(progress.eta)}"
+        self._bar.update(
+            self._task,
+            completed=progress.frames,
+            total=progress.total,
+            frames=f"{progress.frames}{of}",
+            fps=progress.fps,
+            eta=eta,
+        )
+
+    def finish(self, report: Report) -> None:
+        self._bar.stop()
+        for line in report.warnings:
+            print(f"note: {line}", file=sys.stderr)
+        print(
+            f"{report.output}: {report.frames} frames, {report.width}x{report.height}, "
+            f"{report.timing.seconds:.1f} s, {report.fps:.2f} fps"
+        )
+
+
+class _JsonDisplay:
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        if progress.seconds < self._next:
+            return
+        self._next = progress.seconds + 1 / _EVENTS_PER_SECOND
+        values = asdict(progress) | {"fps": progress.fps, "eta": progress.eta}
+        _print_json({"event": "progress"} | values)
+
+    def finish(self, report: Report) -> None:
+        _print_json(
+            {
+                "event": "done",
+                "input": str(report.input),
+                "output": str(report.output),
+                "model": report.model,
+                "profile": report.profile,
+                "width": report.width,
+                "height": report.height,
+                "frames": report.frames,
+                "fps": report.fps,
+                "timing": asdict(report.timing) | {"overlap": report.timing.overlap},
+                "warnings": list(report.warnings),
+            }
+        )
+
+
+def show_plan(plan: Plan, json: bool) -> None:
+    """The plan as a table, or as one JSON object."""
+    source, pixel = plan.source, plan.pixel
+    values: dict[str, Any] = {
+        "input": str(source.path),
+        "source": f"{source.width}x{source.height}, {source.pixel.bits} bits, {source.pixel.matrix}",
+        "output": f"{plan.canvas.out_w}x{plan.canvas.out_h}, {pixel.bits} bits, {pixel.matrix}",
+        "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
+        "profile": plan.profile.name,
+        "frames": plan.frames,
+        "latents": plan.latents,
+        "generator_windows": plan.windows,
+        "peak_mib": _mib(plan.peak_bytes),
+        "available_mib": _mib(plan.available_bytes),
+        "fits": plan.fits,
+        "notes": list(source.guesses),
+    }
+    if json:
+        _print_json(values)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        text = "; ".join(value) if isinstance(value, list) else str(value)
+        table.add_row(name.replace("_", " "), Text("unknown" if value is None else text))
+    Console().print(table)
+
+
+def show_profiles(json: bool) -> None:
+    """The profiles as a table, or one JSON line each."""
+    rows = [asdict(profile) for profile in load_profiles().values()]
+    _show_rows(rows, json)
+
+
+def show_findings(findings: Sequence[Finding], json: bool) -> None:
+    """What `doctor` found, as a table, or one JSON line each."""
+    if json:
+        for finding in findings:
+            _print_json(asdict(finding))
+        return
+    table = Table(box=None, show_header=False)
+    for finding in findings:
+        mark = "ok" if finding.ok else ("MISSING" if finding.needed else "-")
+        remedy = f"\n→ {finding.remedy}" if finding.remedy and not finding.ok else ""
+        table.add_row(mark, finding.name, Text(finding.detail + remedy))  # Text: [cpu] is no markup
+    Console().print(table)
+
+
+def _show_rows(rows: Sequence[Mapping[str, Any]], json: bool) -> None:
+    if json:
+        for row in rows:
+            _print_json(row)
+        return
+    table = Table(box=None)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console().print(table)
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    print(jsonlib.dumps(values), flush=True)
+
+
+def _mib(count: int | None) -> int | None:
+    return None if count is None else count // MIB
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

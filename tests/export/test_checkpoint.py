@@ -1,0 +1,240 @@
+"""Checkpoints: every form gives what went in, and takes no more memory than that."""
+
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vr_trt.errors import ModelError
+from vr_trt.export.checkpoint import (
+    Checkpoint,
+    load_generator_weights,
+    load_vae_weights,
+    materialise,
+    open_checkpoint,
+)
+from vr_trt.export.config import (
+    GENERATOR_3B,
+    GENERATOR_NANO,
+    VAE_NANO,
+    VaeConfig,
+    generator_3b_style,
+)
+from vr_trt.export.keys import OLD_ATTENTION, expected_generator
+from vr_trt.export.random_weights import random_checkpoint, random_tensors
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = {
+    "a.weight": torch.arange(12.0).reshape(3, 4),
+    "a.bias": torch.tensor([1.5, -2.0, 0.25]),
+    "scalar": torch.tensor(3.0),
+    "empty": torch.zeros(0, 4),
+}
+
+Writer = Callable[[dict[str, torch.Tensor], Path], object]
+
+
+def save_zip(tensors: Any, path: Path) -> None:
+    torch.save(tensors, path)
+
+
+def save_legacy(tensors: Any, path: Path) -> None:
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+
+
+FORMS: dict[str, Writer] = {"safetensors": save_file, "zip": save_zip, "legacy": save_legacy}
+forms = pytest.mark.parametrize("form", FORMS)
+
+
+def written(form: str, folder: Path, tensors: dict[str, torch.Tensor] = SMALL) -> Path:
+    path = folder / ("model.safetensors" if form == "safetensors" else "model.pth")
+    FORMS[form](tensors, path)
+    return path
+
+
+@forms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_form_gives_the_tensors_that_went_in(
+    form: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    tensors = {key: value.to(dtype) for key, value in SMALL.items()}
+    checkpoint = open_checkpoint(written(form, tmp_path, tensors))
+    assert checkpoint.shapes == {key: tuple(value.shape) for key, value in tensors.items()}
+    for key, value in tensors.items():
+        assert checkpoint[key].dtype == dtype and torch.equal(checkpoint[key], value)
+    assert not checkpoint.notes
+
+
+@forms
+def test_the_content_decides_not_the_name(form: str, tmp_path: Path) -> None:
+    path = written(form, tmp_path).rename(tmp_path / "weights.bin")
+    assert torch.equal(open_checkpoint(path)["a.weight"], SMALL["a.weight"])
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_views_and_shared_storages_come_out_right(form: str, tmp_path: Path) -> None:
+    base = torch.arange(24.0).reshape(4, 6)
+    tensors = {"all": base, "turned": base.t(), "part": base[1:3, 2:5], "every": base[:, ::2]}
+    path = tmp_path / "views.pth"
+    FORMS[form](OrderedDict(tensors), path)
+    weights = materialise(open_checkpoint(path), torch.float32)
+    assert all(torch.equal(weights[key], value) for key, value in tensors.items())
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "ema"])
+def test_one_known_wrapper_is_opened_and_stated(key: str, tmp_path: Path) -> None:
+    save_zip({key: SMALL}, tmp_path / "nested.pth")
+    checkpoint = open_checkpoint(tmp_path / "nested.pth")
+    assert torch.equal(checkpoint["a.bias"], SMALL["a.bias"])
+    assert checkpoint.notes == (f'the state dict was found under "{key}"',)
+
+
+def test_float8_is_storage_and_comes_out_exact(tmp_path: Path) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    finite = every[~every.float().isnan()]
+    save_file({"w": finite}, tmp_path / "fp8.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "fp8.safetensors")
+    assert checkpoint.dtypes == {"w": torch.float8_e4m3fn}
+    assert checkpoint["w"].dtype == torch.float16
+    assert torch.equal(materialise(checkpoint, torch.float32)["w"], finite.float())
+
+
+def test_float8_generator_loads(tmp_path: Path) -> None:
+    path = tmp_path / "fp8.safetensors"
+    random_checkpoint(GENERATOR_NANO, path, torch.float8_e4m3fn)
+    weights = materialise(load_generator_weights(path, GENERATOR_NANO), torch.float32)
+    for key, value in random_tensors(GENERATOR_NANO):
+        assert torch.equal(weights[key], value.to(torch.float8_e4m3fn).float())
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_random_files_are_what_the_libraries_read(suffix: str, tmp_path: Path) -> None:
+    path = random_checkpoint(VAE_NANO, tmp_path / f"vae.{suffix}", torch.bfloat16, seed=5)
+    read = load_file(path) if suffix == "safetensors" else torch.load(path, weights_only=True)
+    weights = materialise(load_vae_weights(path, VAE_NANO), torch.bfloat16)
+    assert weights.keys() == read.keys()
+    for key, value in random_tensors(VAE_NANO, seed=5):
+        assert torch.equal(read[key], value.bfloat16()) and torch.equal(weights[key], read[key])
+
+
+def test_random_weights_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    one, two, other = (
+        random_checkpoint(GENERATOR_NANO, tmp_path / f"{name}.safetensors", seed=seed).read_bytes()
+        for name, seed in (("one", 1), ("two", 1), ("other", 2))
+    )
+    assert one == two != other
+
+
+def test_golden_vae_loads() -> None:
+    config = VaeConfig(channels=(8, 16, 24, 24), groups=8)
+    path = GOLDEN / "vae_tiny_weights.safetensors"
+    weights = materialise(load_vae_weights(path, config), torch.float32)
+    assert all(torch.equal(weights[key], value) for key, value in load_file(path).items())
+
+
+def test_old_attention_names_load_and_are_stated(tmp_path: Path) -> None:
+    current = dict(random_tensors(VAE_NANO))
+    old = {}
+    for key, value in current.items():
+        for before, after in OLD_ATTENTION.items():
+            key = key.replace(f"attentions.0.{after}.", f"attentions.0.{before}.")
+        old[key] = value
+    save_file(old, tmp_path / "old.safetensors")
+    checkpoint = load_vae_weights(tmp_path / "old.safetensors", VAE_NANO)
+    assert checkpoint.notes == ("16 attention keys had their old names",)
+    name = "decoder.mid_block.attentions.0.to_v.weight"
+    assert torch.equal(checkpoint[name], current[name])
+
+
+def test_wrong_keys_are_named_with_the_file(tmp_path: Path) -> None:
+    path = random_checkpoint(VAE_NANO, tmp_path / "vae.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_generator_weights(path, GENERATOR_NANO)
+    message = str(caught.value)
+    missing = len(expected_generator(GENERATOR_NANO))
+    assert str(path) in message and f"{missing} missing (vid_in.proj.weight" in message
+    assert "186 extra (encoder.conv_in.weight" in message
+
+
+def test_wrong_type_is_refused(tmp_path: Path) -> None:
+    tensors = dict(random_tensors(GENERATOR_NANO))
+    tensors["txt_in.bias"] = tensors["txt_in.bias"].double()
+    save_file(tensors, tmp_path / "double.safetensors")
+    with pytest.raises(ModelError, match="txt_in.bias is float64"):
+        load_generator_weights(tmp_path / "double.safetensors", GENERATOR_NANO)
+
+
+def test_values_too_large_for_the_type_are_refused(tmp_path: Path) -> None:
+    save_file({"w": torch.tensor([1.0, 1e6])}, tmp_path / "large.safetensors")
+    checkpoint = open_checkpoint(tmp_path / "large.safetensors")
+    with pytest.raises(ModelError, match="values in w that float16 cannot hold"):
+        materialise(checkpoint, torch.float16)
+    assert materialise(checkpoint, torch.bfloat16)["w"][1].isfinite()
+
+
+def test_tensors_in_memory_are_handed_over(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(written("legacy", tmp_path))
+    materialise(checkpoint, torch.float16)
+    assert len(checkpoint) == 0
+
+
+def test_notes_survive_renaming() -> None:
+    checkpoint = Checkpoint(Path("x"), {"old": torch.ones(1)}, ("first",))
+    assert checkpoint.renamed({"old": "new"}, "second").notes == ("first", "second")
+
+
+# Memory
+
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from vr_trt.export import config
+from vr_trt.export.checkpoint import load_generator_weights, materialise
+
+def peak():  # not getrusage, whose peak a process inherits from its parent
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+style = eval(sys.argv[2], vars(config))
+before = peak()
+weights = materialise(load_generator_weights(Path(sys.argv[1]), style), torch.float16)
+print(peak() - before, peak())
+"""
+
+
+def measured(path: Path, style: str) -> tuple[int, int]:
+    """Growth of a fresh process's peak memory by loading `path`, and the whole peak, in bytes."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", MEASURE, str(path), style]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    growth, whole = map(int, printed.stdout.split())
+    return growth, whole
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_loading_takes_little_more_memory_than_the_file(suffix: str, tmp_path: Path) -> None:
+    middle = generator_3b_style(
+        width=1024, heads=8, head_width=128, layers=8, text_width=5120, shared_from=4
+    )
+    path = random_checkpoint(middle, tmp_path / f"middle.{suffix}")
+    assert path.stat().st_size > 200e6
+    growth, _ = measured(path, repr(middle))
+    assert 0.9 < growth / path.stat().st_size < 1.3
+
+
+@pytest.mark.slow
+def test_loading_the_full_3b_peaks_below_1_3_of_the_file(tmp_path: Path) -> None:
+    path = random_checkpoint(GENERATOR_3B, tmp_path / "3b.safetensors")
+    try:
+        _, whole = measured(path, "GENERATOR_3B")
+        assert whole / path.stat().st_size < 1.3
+    finally:
+        path.unlink()  # pytest keeps its folders

@@ -1,0 +1,55 @@
+"""The memory law, and what the system says is free."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.fake_model import make_fake_model, write_manifest
+
+from vr_trt.runtime import memory
+from vr_trt.runtime.memory import Law, Load, available_bytes, law_of, peak_bytes, stage_bytes
+from vr_trt.runtime.model import read_manifest
+
+LAW = Law(base=1000, encode=10, decode=20, generator=1, state=3)
+LOAD = Load(
+    canvas_pixels=100,
+    source_frame_bytes=7,
+    output_frame_bytes=5,
+    source_pixels=0,
+    window_latents=6,
+    frames_in_flight=4,
+    queued_frames=2,
+    video=True,
+)
+
+
+def test_the_largest_stage_and_what_stays() -> None:
+    stages = stage_bytes(LAW, LOAD)
+    assert stages["decode"] == 2000 and stages["encode"] == 1000 and stages["generator"] == 600
+    assert peak_bytes(LAW, LOAD) == 1000 + 3 * 100 + (4 + 2) * 7 + 2 * 5 + max(stages.values())
+
+
+def test_an_image_has_no_state() -> None:
+    assert peak_bytes(LAW, LOAD) - peak_bytes(LAW, replace(LOAD, video=False)) == 300
+
+
+def test_a_large_source_counts() -> None:
+    assert peak_bytes(LAW, replace(LOAD, source_pixels=10**6)) > 10**6 * 4 * 3
+
+
+def test_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, used = tmp_path / "max", tmp_path / "current"
+    limit.write_text("5000000\n")
+    used.write_text("2000000\n")
+    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(used)),))
+    assert available_bytes() == 3_000_000
+    limit.write_text("max\n")
+    free = available_bytes()
+    assert free is not None and free > 50_000_000
+
+
+def test_the_law_of_a_model(tmp_path: Path) -> None:
+    folder = make_fake_model(tmp_path / "fake")
+    assert law_of(read_manifest(folder)) is None
+    write_manifest(folder, memory={"base": 1, "encode": 2, "decode": 3, "generator": 4, "state": 5})
+    assert law_of(read_manifest(folder)) == Law(base=1, encode=2, decode=3, generator=4, state=5)
