@@ -130,7 +130,7 @@ def _fill(
 
     large = np.zeros((2 * height, 2 * width), dtype=bool)
     for outline in polygons:
-        rows, columns = fill(2 * (base - outline[:, 1]), 2 * outline[:, 0], large.shape)  # type: ignore[no-untyped-call]
+        rows, columns = fill(2 * (base - outline[:, 1]), 2 * outline[:, 0], large.shape)
         large[rows, columns] ^= True
     return F.avg_pool2d(torch.from_numpy(large.astype(np.float32))[None], 2)[0]
 

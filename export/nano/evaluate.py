@@ -71,8 +71,8 @@ def scores(ours: Pictures, sharp: Pictures) -> tuple[float, float]:
 
     psnrs, ssims = [], []
     for frame, truth in zip(ours, sharp, strict=True):
-        psnr = peak_signal_noise_ratio(truth, frame, data_range=1.0)  # type: ignore[no-untyped-call]
-        ssim = structural_similarity(truth, frame, channel_axis=2, data_range=1.0)  # type: ignore[no-untyped-call]
+        psnr = peak_signal_noise_ratio(truth, frame, data_range=1.0)
+        ssim = structural_similarity(truth, frame, channel_axis=2, data_range=1.0)
         psnrs.append(min(60.0, psnr))
         ssims.append(ssim)
     return float(np.mean(psnrs)), float(np.mean(ssims))

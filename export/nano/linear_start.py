@@ -78,7 +78,7 @@ def hold_constants(vae: VideoVae) -> None:
 
 
 def _mask_gradient(parameter: Tensor, mask: Tensor) -> None:
-    parameter.register_hook(partial(torch.mul, mask))  # type: ignore[no-untyped-call]
+    parameter.register_hook(partial(torch.mul, mask))
 
 
 def _conv(root: nn.Module, name: str) -> CausalConv3d:

@@ -43,7 +43,8 @@ def new_vae(config: VaeConfig, pool: Pool, seed: int) -> VideoVae:
     """
     torch.manual_seed(seed)
     vae = VideoVae(config)
-    start_linear(vae, pool.batch((seed,), 256, 1, 64)[0][:, :, 0].double().numpy())
+    pictures, _ = pool.batch((seed,), 256, 1, min(64, pool.sharp.shape[2]))
+    start_linear(vae, pictures[:, :, 0].double().numpy())
     for module in vae.modules():
         if isinstance(module, Upsample) and module.upscale_conv.bias is not None:
             module.upscale_conv.bias.requires_grad_(False)
@@ -63,14 +64,15 @@ def start_time(vae: VideoVae) -> None:
                 module.weight[:, :, -2] = module.weight[:, :, -1]
             if isinstance(module, Upsample) and module.frames == 2:
                 weight = module.upscale_conv.weight
-                parts = weight.view(4, 2, -1, *weight.shape[1:])
+                parts = weight.unflatten(0, (4, 2, -1))
                 parts[:, 1] = parts[:, 0]
 
 
 def _last_tap(conv: CausalConv3d, x: Tensor, stream: Stream) -> Tensor:
     """The convolution of a single picture [B, C, 1, H, W] while earlier taps are zero."""
-    picture = conv.pad_space(x)[:, :, 0]
-    out = F.conv2d(picture, conv.weight[:, :, -1], conv.bias, conv.stride[1:])
+    side = conv.kernel_size[1] // 2
+    sides = (0, 1, 0, 1) if conv.stride[1] == 2 else (side,) * 4
+    out = F.conv2d(F.pad(x[:, :, 0], sides), conv.weight[:, :, -1], conv.bias, conv.stride[1:])
     return out.unsqueeze(2)
 
 

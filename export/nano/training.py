@@ -59,7 +59,7 @@ class Training:
     def update(self, loss: Tensor, rate: float) -> None:
         """One step down the gradient of `loss`, clipped."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
