@@ -4,7 +4,7 @@ Source: network spec §1 (generator), §6 (VAE). The 3B and 7B generators differ
 weight sharing and head; the configuration says which, the classes hold one code path each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vr_trt.errors import UsageError
@@ -155,8 +155,10 @@ GENERATOR_3B = generator_3b_style(
     width=2560, heads=20, head_width=128, layers=32, text_width=5120, shared_from=10
 )
 GENERATOR_7B = generator_7b_style(width=3072, heads=24, head_width=128, layers=36, text_width=5120)
-GENERATOR_NANO = generator_3b_style(
-    width=96, heads=3, head_width=32, layers=4, text_width=64, shared_from=2
+# The width has room for a patch's noise (64) and its latent (64) side by side.
+GENERATOR_NANO = replace(
+    generator_3b_style(width=144, heads=3, head_width=32, layers=4, text_width=64, shared_from=1),
+    mlp_width=256,
 )
 
 
@@ -179,7 +181,7 @@ class VaeConfig:
 
 
 VAE = VaeConfig()
-VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resnets=2, groups=8)
+VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resnets=2, groups=2)
 
 
 def vae_from_reference(params: dict[str, Any]) -> VaeConfig:
