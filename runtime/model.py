@@ -136,14 +136,14 @@ class Model:
         verify_files(folder, self.manifest.sha256)
         self._options = options or OrtOptions()
         self._sessions: dict[str, OrtSession] = {}
-        self._cancelled = False
+        self.cancelled = False
 
     def session(self, stage: str) -> OrtSession:
         """The session of `stage`, opened now if it is not."""
         if stage not in self._sessions:
             plan = self.folder / self.manifest.stages[stage]
             self._sessions[stage] = onnxruntime_session.load(plan, self._options)
-            if self._cancelled:
+            if self.cancelled:
                 self._sessions[stage].cancel()
         return self._sessions[stage]
 
@@ -157,6 +157,6 @@ class Model:
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""
-        self._cancelled = True
+        self.cancelled = True
         for session in list(self._sessions.values()):
             session.cancel()

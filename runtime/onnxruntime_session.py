@@ -50,7 +50,7 @@ class OrtOptions:
         """ONNX Runtime's own form of it."""
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = self.threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = self.threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -58,6 +58,13 @@ class OrtOptions:
         # Waiting threads must not spin: decoding and encoding need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @cache

@@ -180,13 +180,11 @@ class Restorer:
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        shot = Shot(self._model, pixels, self.profile, self._seed)
-        model = self._model
+        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
 
         def cancel() -> None:
-            model.cancel()
+            self._model.cancel()
             pixels.cancel()
-            self._model = Model(self._folder, self._options)  # the cancelled one is of no use
 
         pipeline = Pipeline(reader, shot, Writer(spec, info), cancel=cancel, total=plan.frames)
         return pipeline.run(on_progress)
@@ -204,9 +202,15 @@ class Restorer:
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._model, pixels, self.profile, self._seed)
+        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
         self._live = shot, (width, height)
         return shot
+
+    def _usable_model(self) -> Model:
+        """The model; a new one after a run that was stopped."""
+        if self._model.cancelled:
+            self._model = Model(self._folder, self._options)
+        return self._model
 
     def _law(self) -> Law | None:
         return law_of(self._model.manifest)
