@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_export, cli_weights
+from vr_trt import __version__, cli_engines, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -119,6 +119,7 @@ def doctor(json: Json = False) -> None:
 
 
 app.command()(cli_export.export)
+app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
 
 
