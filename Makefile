@@ -47,5 +47,8 @@ check: $(VENV)/.dev ## format, lint, types
 fmt: $(VENV)/.dev   ## format and fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+bench: $(VENV)/.run ## measure nano on this machine, at each profile
+	$(BIN)/python -m vr_trt.bench.profiles --frames 25 360p 540p 720p
+
 clean:    ## remove the environment and what was made
 	rm -rf $(VENV) $(DEMO) out build dist

@@ -130,7 +130,7 @@ def _spec(
     targets, flags = asked
     return EngineSpec(
         model=graphs.model,
-        weights=graphs.weights,
+        weights=graphs.weights_of(stage),
         stage=stage,
         onnx=graph.sha256,
         shapes=shapes,

@@ -60,6 +60,14 @@ class Graphs:
     files: Mapping[str, Path]  # by stage
     seconds: float  # that making them took; 0 where they were found
 
+    def weights_of(self, stage: str) -> dict[str, str]:
+        """The hashes of the weights that `stage` has: those of the generator or of the VAE."""
+        if len(self.weights) != 2:  # one file for both
+            return dict(self.weights)
+        generator, vae = self.weights  # in the order of an export's manifest
+        name = generator if stage == "generator" else vae
+        return {name: self.weights[name]}
+
     def read(self, stage: str) -> OnnxFile:
         """The graph of `stage`, hashed."""
         return read_onnx(self.files[stage])

@@ -8,7 +8,6 @@ from pathlib import Path
 from vr_trt.engines.builder import find_builder
 from vr_trt.engines.cache import MANIFEST, Engine, EngineCache, State
 from vr_trt.engines.graphs import GraphRequest, existing_graphs
-from vr_trt.engines.onnx_file import read_onnx
 from vr_trt.engines.spec import Change, EngineSpec, difference
 from vr_trt.errors import ModelError
 
@@ -98,4 +97,4 @@ def _graphs_today(engine: Engine, cache: Path | None) -> tuple[dict[str, str], s
         return None
     if graphs is None:
         return None
-    return dict(graphs.weights), read_onnx(graphs.files[spec.stage]).sha256
+    return graphs.weights_of(spec.stage), graphs.read(spec.stage).sha256

@@ -24,6 +24,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_engines.app, name="engines")
+app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_export.export)
 
 
 class Color(StrEnum):
@@ -116,11 +119,6 @@ def doctor(json: Json = False) -> None:
     show_findings(findings, json)
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(3)
-
-
-app.command()(cli_export.export)
-app.add_typer(cli_engines.app, name="engines")
-app.add_typer(cli_weights.app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

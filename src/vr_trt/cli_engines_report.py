@@ -19,6 +19,7 @@ from vr_trt.engines.spec import Change
 from vr_trt.engines.verify import Finding
 
 MB = 1e6
+_WIDE = 200  # columns
 
 
 class BuildDisplay:
@@ -133,10 +134,13 @@ def _show(rows: Sequence[dict[str, Any]], as_json: bool, caption: str) -> None:
     table = Table(box=None, caption=caption, caption_justify="left")
     for name in rows[0] if rows else ():
         numeric = isinstance(rows[0][name], int | float)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # nobody's lines need to be folded
+        console.width = _WIDE
+    console.print(table)
 
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:
