@@ -34,7 +34,7 @@ class BuildRequest:
     targets: tuple[int, ...] = ()  # compute capabilities; empty: the backend's own choice
     precision: str | None = None  # None: the graphs' own, where they ship, else `default_precision`
     default_precision: str = "fp16"
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = ()  # empty: all that the model has
     options: Mapping[str, str] = field(default_factory=dict)
     generator_file: Path | None = None
     vae_file: Path | None = None
@@ -82,10 +82,11 @@ def build_engines(
     graphs = _graphs(request, watch, cache)
     _check(builder, graphs.precision, targets)
     outcomes = []
-    for stage in request.stages:
+    for stage in graphs.files:
         graph = graphs.read(stage)
         spec = _spec(graphs, stage, graph, builder, (targets, flags))
-        outcome = _Stage(request, builder, spec, graph, EngineCache(cache), watch).outcome()
+        job = _Job(request=request, builder=builder, graph_seconds=graphs.seconds, watch=watch)
+        outcome = _Stage(job, spec, graph, EngineCache(cache)).outcome()
         watch.done(outcome)
         outcomes.append(outcome)
     return outcomes
@@ -108,7 +109,7 @@ def _graphs(request: BuildRequest, watch: Watch, cache: Path | None) -> Graphs:
         vae_file=request.vae_file,
     )
     graphs = find_graphs(wanted, lambda moment: watch.doing("export", moment), cache)
-    if graphs.seconds:
+    if graphs.is_new:
         watch.says(
             f"graphs: {graphs.model} {graphs.precision} {request.canvas}, {graphs.seconds:.1f} s"
         )
@@ -143,23 +144,31 @@ def _spec(
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """What the stages of one request have in common."""
+
+    request: BuildRequest
+    builder: Builder
+    graph_seconds: float
+    watch: Watch
+
+
 @dataclass(frozen=True, slots=True)
 class _Stage:
     """One stage on its way into the cache."""
 
-    request: BuildRequest
-    builder: Builder
+    job: _Job
     spec: EngineSpec
     graph: OnnxFile
     cache: EngineCache
-    watch: Watch
 
     def outcome(self) -> Outcome:
         spec, store = self.spec, self.cache.store
         found, reason = self._found()
         if found:
             return Outcome(stage=spec.stage, engine=found, action="found")
-        near = None if reason else self.cache.nearest(spec, self.request.profile)
+        near = None if reason else self.cache.nearest(spec, self.job.request.profile)
         changes = tuple(near[1]) if near else ()
         with store.lock(spec.folder_name, self._wait):
             found, reason = self._found()  # by another process, meanwhile
@@ -177,26 +186,32 @@ class _Stage:
             return None, str(error)
 
     def _wait(self) -> None:
-        self.watch.says(f"{self.spec.stage}: another process builds this engine, waiting for it")
+        self.job.watch.says(
+            f"{self.spec.stage}: another process builds this engine, waiting for it"
+        )
 
     def _built(self) -> Engine:
         spec = self.spec
-        estimate = self.builder.estimate_memory(spec, self.graph.size)
+        estimate = self.job.builder.estimate_memory(spec, self.graph.size)
         self._refuse_what_does_not_fit(estimate)
         with self.cache.store.publishing(spec.folder_name) as folder:
             built = build_in_process(
-                spec, self.graph.path, folder, lambda m: self.watch.doing(spec.stage, m)
+                spec, self.graph.path, folder, lambda m: self.job.watch.doing(spec.stage, m)
             )
             seal(folder, spec, self._about(built, estimate))
         return Engine.read(self.cache.store.path(spec.folder_name))
 
     def _about(self, built: Built, estimate: int) -> About:
         return About(
-            source=self.request.model,
-            profile=self.request.profile,
-            canvas=self.request.canvas,
-            options=self.request.options,
-            seconds={**built.report.seconds, "all": built.seconds},
+            source=self.job.request.model,
+            profile=self.job.request.profile,
+            canvas=self.job.request.canvas,
+            options=self.job.request.options,
+            seconds={
+                **built.report.seconds,
+                "all": built.seconds,
+                "graphs": self.job.graph_seconds,
+            },
             peak_bytes=built.peak_bytes,
             estimated_bytes=estimate,
             facts=built.report.facts,
@@ -225,6 +240,6 @@ class _Stage:
         weights = self.graph.size.weights
         for precision, size in _BYTES.items():
             smaller = GraphSize(weights=weights * size // _BYTES[self.spec.precision])
-            if self.builder.estimate_memory(self.spec, smaller) <= free:
+            if self.job.builder.estimate_memory(self.spec, smaller) <= free:
                 return f"--precision {precision} would fit"
         return "free memory, or build on a larger machine: the engine can be copied"

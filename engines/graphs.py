@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,11 +25,15 @@ from vr_trt.engines.store import Store, cache_folder, writing
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
 
-STAGES = ("encode_image", "encode_start", "encode_step", "generator") + (
-    "decode_image",
-    "decode_start",
-    "decode_step",
-)
+_CALLS = ("image", "start", "step")
+_CUTS = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
+NETWORK_STAGES = {
+    "encoder": tuple(f"encode_{call}" for call in (*_CALLS, *_CUTS)),
+    "generator": ("generator", "generator_image"),
+    "decoder": tuple(f"decode_{call}" for call in (*_CALLS, *_CUTS)),
+}
+_PICTURE = "generator_image"  # an any-size generator is fixed to one latent for it
+STAGES = tuple(stage for stages in NETWORK_STAGES.values() for stage in stages)
 _SHIPPED = Path(__file__).parent  # nano/ in the package
 # What a graph depends on beside the weights: the code that traces it, and what that stands on.
 _TRACERS = ("torch", "onnxscript", "onnx-ir")
@@ -45,7 +49,7 @@ class GraphRequest:
     profile: str
     precision: str | None  # None: as they ship
     default_precision: str  # where they do not
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = ()  # empty: all that the model has
     generator_file: Path | None = None
     vae_file: Path | None = None
 
@@ -58,14 +62,15 @@ class Graphs:
     weights: Mapping[str, str]  # file -> sha256
     precision: str
     files: Mapping[str, Path]  # by stage
-    seconds: float  # that making them took; 0 where they were found
+    seconds: float  # that making them took, now or before; 0 where they came ready
+    is_new: bool = False
 
     def weights_of(self, stage: str) -> dict[str, str]:
         """The hashes of the weights that `stage` has: those of the generator or of the VAE."""
         if len(self.weights) != 2:  # one file for both
             return dict(self.weights)
         generator, vae = self.weights  # in the order of an export's manifest
-        name = generator if stage == "generator" else vae
+        name = generator if stage in NETWORK_STAGES["generator"] else vae
         return {name: self.weights[name]}
 
     def read(self, stage: str) -> OnnxFile:
@@ -103,7 +108,7 @@ def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs 
     place = Store((cache or cache_folder()) / "graphs").path(source.name)
     if not (place / MANIFEST).is_file():
         return None
-    return _graphs(request, place, _read_manifest(place), 0)
+    return _graphs(request, place, _read_manifest(place))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +140,7 @@ def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | 
             f"{shape['latents']} latents, not {request.canvas} and {request.canvas.latents}: "
             "export the model at that size"
         )
-    return _graphs(request, shipped, manifest, 0)
+    return _graphs(request, shipped, manifest)
 
 
 def _shipped_folder(model: str) -> Path | None:
@@ -157,9 +162,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _graphs(
-    request: GraphRequest, folder: Path, manifest: Mapping[str, Any], seconds: float
-) -> Graphs:
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) -> Graphs:
     if absent := [stage for stage in request.stages if stage not in manifest["stages"]]:
         raise ModelError(f"{folder} has no stage {', '.join(absent)}: export the model again")
     for name, expected in manifest["sha256"].items():
@@ -172,8 +179,12 @@ def _graphs(
         model=manifest["model"],
         weights=manifest["weights"],
         precision=manifest["precision"],
-        files={stage: folder / manifest["stages"][stage] for stage in request.stages},
-        seconds=seconds,
+        files={
+            stage: folder / manifest["stages"][stage]
+            for stage in STAGES
+            if stage in (request.stages or manifest["stages"])
+        },
+        seconds=manifest.get("seconds", 0.0),
     )
 
 
@@ -185,7 +196,7 @@ def _hash(path: Path, changed: int) -> str:
 
 def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) -> _Source:
     """The shipped graphs of any size, fixed to the canvas."""
-    _graphs(request, shipped, manifest, 0)  # checks them
+    _graphs(replace(request, stages=()), shipped, manifest)  # checks them
     key = {
         "sha256": manifest["sha256"],
         "canvas": asdict(request.canvas),
@@ -194,16 +205,18 @@ def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) ->
     tables = WindowTables(**{n: manifest[n] for n in WindowTables.__dataclass_fields__})
 
     def make(folder: Path) -> None:
-        files: dict[str, str] = {}
-        for name in manifest["stages"].values():
-            static_graph.fix_size(shipped / name, folder / name, request.canvas, tables)
-            for data in data_files(shipped / name):
-                if data.name not in files:
+        stages = {**manifest["stages"], _PICTURE: f"{_PICTURE}.onnx"}
+        for stage, name in stages.items():
+            original = shipped / manifest["stages"]["generator" if stage == _PICTURE else stage]
+            latents = 1 if stage == _PICTURE else request.canvas.latents
+            canvas = replace(request.canvas, latents=latents)
+            static_graph.fix_size(original, folder / name, canvas, tables)
+            for data in data_files(original):
+                if not (folder / data.name).exists():
                     shutil.copyfile(data, folder / data.name)
-                    files[data.name] = hash_file(folder / data.name)
-            files[name] = hash_file(folder / name)
-        made = {**manifest, "shape": asdict(request.canvas), "sha256": files}
-        (folder / MANIFEST).write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        files = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+        made = {**manifest, "shape": asdict(request.canvas), "stages": stages, "sha256": files}
+        _write_manifest(folder, made)
 
     return _Source(name=_name(request, manifest["model"], manifest["precision"], key), make=make)
 
@@ -211,7 +224,8 @@ def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) ->
 def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source:
     """The graphs exported from weights."""
     precision = request.precision or request.default_precision
-    networks = [n for n in export_process.NETWORKS if _stages_of(n) & set(request.stages)]
+    wanted_stages = set(request.stages or STAGES)
+    networks = [name for name, stages in NETWORK_STAGES.items() if wanted_stages & {*stages}]
     wanted = export_process.Export(
         model=request.model,
         profile=request.profile,
@@ -238,7 +252,7 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
     place = store.path(source.name)
     if (place / MANIFEST).is_file():
         try:
-            return _graphs(request, place, _read_manifest(place), 0)
+            return _graphs(request, place, _read_manifest(place))
         except ModelError:  # damaged: it is ours to make again
             shutil.rmtree(place, ignore_errors=True)
     start = time.monotonic()
@@ -246,20 +260,15 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
         if not (place / MANIFEST).is_file():
             with store.publishing(source.name) as folder, writing(store.root):
                 source.make(folder)
-    return _graphs(request, place, _read_manifest(place), time.monotonic() - start)
+                made = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
+                _write_manifest(folder, made)
+    return replace(_graphs(request, place, _read_manifest(place)), is_new=True)
 
 
 def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     size = f"{request.canvas}-t{request.canvas.latents}k{request.canvas.step}"
     return f"{model}-{precision}-{size}-{digest[:DIGEST_LETTERS]}"
-
-
-def _stages_of(network: str) -> set[str]:
-    if network == "generator":
-        return {"generator"}
-    verb = {"encoder": "encode", "decoder": "decode"}[network]
-    return {stage for stage in STAGES if stage.startswith(verb)}
 
 
 def exporter_fingerprint() -> str:

@@ -48,7 +48,6 @@ def build(
 
     from vr_trt.cli_engines_report import build_display
     from vr_trt.engines.build import BuildRequest, build_engines
-    from vr_trt.engines.graphs import STAGES
 
     row = _profile(profile)
     asked = BuildRequest(
@@ -59,7 +58,7 @@ def build(
         targets=_targets(sm),
         precision=precision,
         default_precision=row.precision,
-        stages=tuple(stage) if stage else STAGES,
+        stages=tuple(stage or ()),
         options=_options(option or []),
         generator_file=generator_file,
         vae_file=vae_file,
