@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vr_trt.engines.cache import EngineCache
+from vr_trt.engines.spec import is_engine_name
 from vr_trt.engines.store import Store, cache_folder, folder_bytes
 from vr_trt.engines.verify import Finding, examine
 
@@ -36,7 +37,7 @@ def prune_engines(
 ) -> list[Removal]:
     """Remove leftovers of killed builds, damaged and foreign engines, and what `rule` names.
 
-    Folders that a process is making are left alone. With `dry_run` nothing changes.
+    Folders that are not named as engines are, and those that a process is making, are left alone. With `dry_run` nothing changes.
     """
     store = EngineCache(cache).store
     chosen = list(_chosen(store, rule, cache))
@@ -62,7 +63,7 @@ def prune_engines(
 
 def _chosen(store: Store, rule: PruneRule, cache: Path | None) -> Iterator[Removal]:
     now, kept = time.time(), 0
-    findings = [f for f in examine(cache) if f.state != "leftover"]
+    findings = [f for f in examine(cache) if is_engine_name(f.name)]
     for finding in sorted(findings, key=lambda f: -f.engine.used if f.engine else 0):
         size = folder_bytes(store.path(finding.name))
         reason = _reason(finding, rule, now)

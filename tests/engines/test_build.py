@@ -1,6 +1,7 @@
 """Engines really built, found again, built anew for a stated reason, and refused before work."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,8 +111,8 @@ def test_a_smaller_precision_that_would_fit_is_named(
 def test_a_full_disk_is_refused_before_it_starts(
     request_for: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = building.shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(MemoryBudgetError, match="the plan of generator needs .*VR_TRT_CACHE"):
         build(request_for, tmp_path)
 

@@ -54,7 +54,7 @@ def test_digests_differ_exactly_when_fields_do(one: EngineSpec, other: EngineSpe
 
 @given(SPECS)
 def test_the_order_of_tables_does_not_matter(spec: EngineSpec) -> None:
-    backwards = {
+    backwards: dict[str, Any] = {
         name: dict(reversed(list(getattr(spec, name).items())))
         for name in ("weights", "shapes", "flags")
     }
