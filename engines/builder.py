@@ -75,13 +75,13 @@ class Builder(Protocol):
     ) -> BuildReport:
         """Write the plan to `out_path`; what else it needs at run time goes beside it.
 
-        The graph's external data lies beside `onnx_path`. The library's own messages go to
-        `build.log` (`LOG`) beside `out_path`. ModelError names the operator or node that was refused.
+        The graph's external data lies beside `onnx_path`. Standard output and standard error are the
+        log: print what the library says. ModelError names the operator or node that was refused.
         """
 
 
 PLAN = "plan"
-LOG = "build.log"
+LOG = "build.log"  # what the library said
 # Each in a file of its own, which imports the backend's library inside its functions only.
 _MODULES = {
     "tensorrt-rtx": "vr_trt.engines.build_tensorrt_rtx",

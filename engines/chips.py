@@ -1,5 +1,7 @@
 """NVIDIA's chips by compute capability, and the number formats that their matrix units know."""
 
+from collections.abc import Iterable
+
 from vr_trt.errors import ModelError
 
 CHIPS = {
@@ -37,6 +39,6 @@ def check_chip(precision: str, sm: int) -> None:
         )
 
 
-def listed(chips: "dict[int, str] | list[int]") -> str:
+def listed(chips: Iterable[int]) -> str:
     """`sm_89, sm_120`."""
     return ", ".join(f"sm_{sm}" for sm in chips)

@@ -5,20 +5,12 @@ program, the VAE's state and the frames in flight. Working memory and state grow
 so many bytes a padded pixel, measured per model (see `Law`).
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from vr_trt.engines.host_memory import available_bytes as available_bytes
 from vr_trt.runtime.model import Manifest
 
 MIB = 1 << 20
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,44 +68,3 @@ def peak_bytes(law: Law, load: Load) -> int:
     ) * load.source_frame_bytes + load.queued_frames * load.output_frame_bytes
     state = law.state * load.canvas_pixels if load.video else 0
     return int(law.base + state + frames + max(stage_bytes(law, load).values()))
-
-
-def available_bytes() -> int | None:
-    """Memory that this process may still take: the machine's, or its container's if that is less.
-
-    None where the system does not tell.
-    """
-    found = [
-        value for value in (_machine_available(), *_container_available()) if value is not None
-    ]
-    return min(found, default=None)
-
-
-def _machine_available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _free_pages()
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return _free_pages()
-
-
-def _free_pages() -> int | None:
-    """Not Linux: half of the machine's memory, where the system tells that."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _container_available() -> list[int | None]:
-    return [_difference(Path(limit), Path(used)) for limit, used in _CGROUPS]
-
-
-def _difference(limit: Path, used: Path) -> int | None:
-    try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # not mounted here, or "max": no limit
-        return None
