@@ -25,7 +25,7 @@ def read_surface(module: ModuleType) -> Surface:
     """
     surface: Surface = {"functions": {}, "classes": {}, "enums": {}, "constants": {}}
     for name, value in _public(vars(module)):
-        if isinstance(value, ModuleType):
+        if type(value) is ModuleType:  # an imported one, not a namespace of its own
             continue
         if inspect.isclass(value):
             _add_class(surface, name, value, set())
@@ -75,9 +75,13 @@ def _property(value: property) -> str:
 
 def signatures(name: str, function: Any) -> list[str]:
     """Every overload of `function` as "(argument: type = ...) -> type", self left out."""
-    lines = re.findall(rf"^(?:\d+\. )?{name}\((.*)\) -> (.+)$", function.__doc__ or "", re.MULTILINE)
+    lines = re.findall(
+        rf"^(?:\d+\. )?{name}\((.*)\) -> (.+)$", function.__doc__ or "", re.MULTILINE
+    )
     if lines:
-        return [f"({_without_self(clean(arguments))}) -> {clean(back)}" for arguments, back in lines]
+        return [
+            f"({_without_self(clean(arguments))}) -> {clean(back)}" for arguments, back in lines
+        ]
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         return []
     signature = inspect.signature(function)

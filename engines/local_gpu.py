@@ -44,7 +44,11 @@ def ask_driver(driver: Any) -> Gpu | None:
         failed = driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
         return 0 if failed else value.value
 
-    name, memory, version = ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_size_t(), ctypes.c_int()
+    name, memory, version = (
+        ctypes.create_string_buffer(_NAME_BYTES),
+        ctypes.c_size_t(),
+        ctypes.c_int(),
+    )
     driver.cuDeviceGetName(name, _NAME_BYTES, device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     driver.cuDriverGetVersion(ctypes.byref(version))

@@ -28,7 +28,7 @@ def rms_norm_reference(x: "Tensor", eps: float = EPS) -> "Tensor":  # [N, C]
 
 
 @triton.jit
-def rms_norm_kernel(
+def rms_norm_kernel(  # type: ignore[no-untyped-def]
     x,  # [rows, columns], contiguous
     rows,
     columns,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from vr_trt.bench.api_surface import Surface
 
@@ -27,13 +28,17 @@ class Thing:
 class ApiCheck(ast.NodeVisitor):
     """`errors` after `check(...)`: one line each; `used`: the names that were looked up."""
 
-    def __init__(self, surfaces: Mapping[str, Surface]) -> None:
+    def __init__(
+        self, surfaces: Mapping[str, Surface], arguments: Mapping[str, str] | None = None
+    ) -> None:
+        """`arguments` names the parameters that stand for a module: {"library": "tensorrt"}."""
         self.surfaces = surfaces
+        self.arguments = arguments or {}
         self.errors: list[str] = []
         self.used: set[str] = set()
         self._names: list[dict[str, Thing | None]] = [{}]
         self._where = ""
-        self._bases: list[Thing | None] = []
+        self._own: dict[str, Thing | None] = {}  # self.… of the class that is read
 
     def check(self, source: str, where: str = "source") -> "ApiCheck":
         self._where = where
@@ -48,8 +53,8 @@ class ApiCheck(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         for name in node.names:
             if name.name in self.surfaces:
-                assert name.asname, f"{self._where}: import {name.name} under a short name"
-                self._names[-1][name.asname] = Thing("module", name.name, name.name)
+                assert name.asname or "." not in name.name, f"{self._where}: name {name.name}"
+                self._names[-1][name.asname or name.name] = Thing("module", name.name, name.name)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert (node.module or "").partition(".")[0] not in self.surfaces, "import the module"
@@ -59,15 +64,15 @@ class ApiCheck(ast.NodeVisitor):
             self.visit(expression)
         scope = {}
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
-            scope[argument.arg] = self._annotated(argument.annotation)
+            module = self.arguments.get(argument.arg)
+            given = Thing("module", module, module) if module else None
+            scope[argument.arg] = given or self._annotated(argument.annotation)
         returned = self._annotated(node.returns)
         if returned:
             self._names[-1][node.name] = Thing("call", node.name, returned.module, (returned.name,))
         self._names.append(scope)
-        self._bases.append(None)
         for statement in node.body:
             self.visit(statement)
-        self._bases.pop()
         self._names.pop()
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
@@ -77,7 +82,10 @@ class ApiCheck(ast.NodeVisitor):
             for method in (item for item in node.body if isinstance(item, ast.FunctionDef)):
                 if not method.name.startswith("_"):
                     self._override(base, method)
-        self.generic_visit(ast.Module(node.body, []))
+        outer, self._own = self._own, {}
+        for statement in node.body:
+            self.visit(statement)
+        self._own = outer
 
     def _override(self, base: Thing, method: ast.FunctionDef) -> None:
         """A public method of a subclass must replace one of the library's, with its arguments."""
@@ -100,10 +108,18 @@ class ApiCheck(ast.NodeVisitor):
         return None
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        value = self.visit(node.value)
+        pairs: list[tuple[ast.expr, ast.expr]] = []
         for target in node.targets:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs += zip(target.elts, node.value.elts, strict=True)
+            else:
+                pairs.append((target, node.value))
+        for target, source in pairs:
+            value = self.visit(source)
             if isinstance(target, ast.Name):
                 self._names[-1][target.id] = value
+            elif _is_own(target):
+                self._own[target.attr] = value
             elif isinstance(target, ast.Attribute):
                 self._set(target)
             else:
@@ -125,12 +141,18 @@ class ApiCheck(ast.NodeVisitor):
                 return scope[node.id]
         return None
 
+    def visit_IfExp(self, node: ast.IfExp) -> Thing | None:
+        self.visit(node.test)
+        found = [self.visit(part) for part in (node.body, node.orelse)]
+        return next((thing for thing in found if thing), None)
+
     # What is done with them
 
     def _set(self, target: ast.Attribute) -> None:
         owner: Thing | None = self.visit(target.value)
         if owner is None:
             return
+        self.used.add(f"{owner.module}.{owner.name}.{target.attr}")
         entry = self.surfaces[owner.module]["classes"].get(owner.name, {})
         access = entry.get("properties", {}).get(target.attr)
         if access is None and self._member(owner, target.attr) is None:
@@ -139,6 +161,8 @@ class ApiCheck(ast.NodeVisitor):
             self._fail(target, f"{owner.name}.{target.attr} is read-only")
 
     def visit_Attribute(self, node: ast.Attribute) -> Thing | None:
+        if _is_own(node):
+            return self._own.get(node.attr)
         owner: Thing | None = self.visit(node.value)
         if owner is None or owner.kind == "call":
             return None
@@ -169,7 +193,11 @@ class ApiCheck(ast.NodeVisitor):
 
     def _class_member(self, owner: Thing, name: str) -> Thing | None:
         classes = self.surfaces[owner.module]["classes"]
-        for cls in (owner.name, *classes.get(owner.name, {}).get("bases", ())):
+        if name.startswith("__"):
+            return Thing("unknown", name, owner.module)
+        # The bindings return an object's own class where they declare a base: get_layer().
+        narrower = [key for key, entry in classes.items() if owner.name in entry.get("bases", ())]
+        for cls in (owner.name, *classes.get(owner.name, {}).get("bases", ()), *narrower):
             entry = classes.get(cls, {})
             if name in entry.get("methods", {}):
                 return Thing("call", f"{cls}.{name}", owner.module, tuple(entry["methods"][name]))
@@ -235,7 +263,7 @@ class ApiCheck(ast.NodeVisitor):
     def _fits(
         self, overload: str, given: Sequence[Thing | None], named: Mapping[str | None, Thing | None]
     ) -> str:
-        """"" if a call fits the overload, else what is wrong."""
+        """Nothing if a call fits the overload, else what is wrong."""
         wanted = _arguments(overload)
         if len(given) > len(wanted):
             return f"{len(given)} positional arguments"
@@ -260,6 +288,12 @@ class ApiCheck(ast.NodeVisitor):
         return kind in (value.name, *bases)
 
 
+def _is_own(node: ast.expr) -> TypeGuard[ast.Attribute]:
+    """True for `self.name`."""
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(owner, ast.Name) and owner.id == "self"
+
+
 def _arguments(overload: str) -> dict[str, str]:
     """{"flags": "SupportsInt = ..."} of "(flags: SupportsInt = ...) -> None"."""
     inner = overload.partition(" -> ")[0].removeprefix("(").removesuffix(")")
@@ -272,7 +306,7 @@ def _arguments(overload: str) -> dict[str, str]:
 
 
 def sources_that_import(folder: Path, library: str) -> dict[str, str]:
-    """{path: text} of the Python files below `folder` that import `library`."""
+    """{path: text} of the Python files below `folder` that import `library` or a part of it."""
     pattern = re.compile(rf"^\s*import {re.escape(library)}\b", re.MULTILINE)
     texts = {str(path): path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))}
     return {path: text for path, text in texts.items() if pattern.search(text)}
