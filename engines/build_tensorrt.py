@@ -20,6 +20,7 @@ from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.engines.tensorrt_network import (
     allow_unfused_attention,
+    first_error,
     open_log,
     parse_graph,
     set_shapes,
@@ -118,7 +119,7 @@ class TensorRtBuilder:
         progress("parsing")
         network = builder.create_network(_creation_flags(options))
         parser = trt.OnnxParser(network, log)
-        parse_graph(parser, onnx_path, self.name, log.last)
+        parse_graph(parser, onnx_path, self.name, log)
         allow_unfused_attention(network, trt)
         config = builder.create_builder_config()
         configure(config, options)
@@ -129,7 +130,7 @@ class TensorRtBuilder:
         if plan is None:
             raise ModelError(
                 f"tensorrt cannot build {spec.stage} in {spec.precision}: "
-                f"{log.last or 'it gave no reason'}; choose another --precision or --backend"
+                f"{first_error(log)}; choose another --precision or --backend"
             )
         built = time.monotonic()
         progress("writing")

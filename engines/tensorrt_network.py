@@ -15,34 +15,42 @@ _LONGEST = 400  # letters of the library's own words in a message
 
 
 def open_log(library: Any) -> Any:
-    """An ILogger of `library` that prints to standard error; `last` is the last error's text."""
+    """An ILogger of `library` that prints to standard error and keeps errors, each as one line."""
 
     class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
-            self.last = ""
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= library.ILogger.Severity.ERROR:
-                self.last = " ".join(message.split())[:_LONGEST]
+                self.errors.append(" ".join(message.split())[:_LONGEST])
             if severity <= library.ILogger.Severity.INFO:
                 print(f"[{severity.name}] {message}", file=sys.stderr)
 
     return Log()
 
 
-def parse_graph(parser: "trt.OnnxParser", path: Path, name: str, last: str) -> None:
-    """Read the graph and the data beside it; ModelError names the operator that `name` refuses."""
+def parse_graph(parser: "trt.OnnxParser", path: Path, name: str, log: Any) -> None:
+    """Read the graph and the data beside it; ModelError names the operator that `name` refuses.
+
+    `log` is the parser's, from `open_log`.
+    """
     if parser.parse_from_file(str(path)):
         return
     error = parser.get_error(0) if parser.num_errors else None
-    if error is None or not error.node_operator():
-        said = error.desc() if error else last
+    if error is None or error.node() < 0:  # not about a node: a file is missing or broken
+        said = first_error(log)
         raise ModelError(f"{name} cannot read {path}: {said}; export the model again")
     raise ModelError(
         f"{name} refuses the operator {error.node_operator()} of {path.stem} "
         f"(node {error.node_name()}): {error.desc()}; choose another --backend"
     )
+
+
+def first_error(log: Any) -> str:
+    """The first thing that went wrong is the cause of the others."""
+    return log.errors[0] if log.errors else "it gave no reason"
 
 
 def allow_unfused_attention(network: "trt.INetworkDefinition", library: Any) -> None:

@@ -8,6 +8,7 @@ else.
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,13 @@ def timing_cache_path(version: str, gpu: Gpu) -> Path:
 
 def load_timings(config: "trt.IBuilderConfig", path: Path) -> int:
     """Give `config` the timings in `path`; returns their bytes, 0 where it starts empty."""
-    content = _read(path)
-    timings = config.create_timing_cache(content)
-    if content and (timings is None or not config.set_timing_cache(timings, ignore_mismatch=False)):
+    if content := _read(path):
+        timings = config.create_timing_cache(content)
+        if timings is not None and config.set_timing_cache(timings, ignore_mismatch=False):
+            return len(content)
         print(f"{path} does not fit this library and GPU: measuring anew", file=sys.stderr)
-        content = b""
-    if not content:
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
-    return len(content)
+    config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+    return 0
 
 
 def save_timings(config: "trt.IBuilderConfig", path: Path) -> int:
@@ -52,7 +52,8 @@ def save_timings(config: "trt.IBuilderConfig", path: Path) -> int:
         unfinished.replace(path)
     except OSError as error:
         print(f"timings are not kept: {path}: {error.strerror}", file=sys.stderr)
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         return 0
     return len(content)
 

@@ -93,7 +93,7 @@ class ApiCheck(ast.NodeVisitor):
         if found is None:
             self._fail(method, f"{base.module}.{base.name} has no {method.name} to override")
             return
-        counts = {len(_arguments(overload)) for overload in found.overloads}
+        counts = {len(overload_arguments(overload)) for overload in found.overloads}
         if counts and len(method.args.args) - 1 not in counts:
             self._fail(method, f"{base.name}.{method.name} takes {sorted(counts)} arguments")
 
@@ -203,7 +203,9 @@ class ApiCheck(ast.NodeVisitor):
                 return Thing("call", f"{cls}.{name}", owner.module, tuple(entry["methods"][name]))
             if name in entry.get("properties", {}):
                 return self._value(entry["properties"][name].partition(" ")[2], owner.module)
-            own = [part for overload in entry.get("init", ()) for part in _arguments(overload)]
+            own = [
+                part for overload in entry.get("init", ()) for part in overload_arguments(overload)
+            ]
             # A class written in Python keeps its arguments under their names.
             if name in entry.get("constants", ()) or name in own:
                 return Thing("unknown", name, owner.module)
@@ -264,7 +266,7 @@ class ApiCheck(ast.NodeVisitor):
         self, overload: str, given: Sequence[Thing | None], named: Mapping[str | None, Thing | None]
     ) -> str:
         """Nothing if a call fits the overload, else what is wrong."""
-        wanted = _arguments(overload)
+        wanted = overload_arguments(overload)
         if len(given) > len(wanted):
             return f"{len(given)} positional arguments"
         filled = dict(zip(wanted, given, strict=False))
@@ -294,7 +296,7 @@ def _is_own(node: ast.expr) -> TypeGuard[ast.Attribute]:
     return isinstance(owner, ast.Name) and owner.id == "self"
 
 
-def _arguments(overload: str) -> dict[str, str]:
+def overload_arguments(overload: str) -> dict[str, str]:
     """{"flags": "SupportsInt = ..."} of "(flags: SupportsInt = ...) -> None"."""
     inner = overload.partition(" -> ")[0].removeprefix("(").removesuffix(")")
     parts = re.split(r", (?![^\[]*\])", inner) if inner else []
