@@ -81,10 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--version", default=VERSION)
+    parser.add_argument("--keep", type=Path, help="an empty folder to leave the bindings in")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        unpack_bindings(Path(scratch), options.version)
-        use_bindings(Path(scratch))
+        folder = options.keep or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        unpack_bindings(folder, options.version)
+        use_bindings(folder)
         command = f"python -m vr_trt.bench.tensorrt_bindings {options.output}"
         if options.version != VERSION:
             command += f" --version {options.version}"

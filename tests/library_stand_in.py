@@ -46,7 +46,7 @@ class StandIn(ModuleType):
 
     @property
     def _enums(self) -> dict[str, Any]:
-        return self.__dict__.setdefault("_made", {})  # type: ignore[no-any-return]
+        return self.__dict__.setdefault("_made", {})
 
     def _place(self, key: str, value: Any) -> None:
         if "." in key:
