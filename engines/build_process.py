@@ -2,7 +2,6 @@
 
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -14,19 +13,9 @@ from typing import Any, BinaryIO
 
 from vr_trt import errors
 from vr_trt.engines.builder import LOG, PLAN, BuildReport
+from vr_trt.engines.child import Moment, lines, resident_bytes
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import MemoryBudgetError, ModelError, VrTrtError
-
-_LOOK_EVERY = 0.2  # seconds
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moment:
-    """A build in progress."""
-
-    doing: str
-    seconds: float
-    bytes: int  # of memory held now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +58,9 @@ def build_in_process(
                 process.wait()
                 if process.stdin:
                     process.stdin.close()
-    return _outcome(spec, answer, process.returncode, time.monotonic() - start)
+    if answer:
+        return _outcome(answer, time.monotonic() - start)
+    raise _crash(spec, process.returncode, folder / LOG)
 
 
 def _conversation(
@@ -86,57 +77,37 @@ def _conversation(
     except BrokenPipeError:  # it died at once; why is in its return code
         pass
     doing, start, answer = "starting", time.monotonic(), {}
-    for line in _lines(pipe):
+    for line in lines(pipe):
         if line:
             answer = json.loads(line)
             doing = answer.get("doing", doing)
-        watch(Moment(doing=doing, seconds=time.monotonic() - start, bytes=_resident(process.pid)))
+        watch(
+            Moment(doing=doing, seconds=time.monotonic() - start, bytes=resident_bytes(process.pid))
+        )
         if answer.keys() & {"report", "error"}:
             return answer
     process.wait()
     return {}
 
 
-def _lines(pipe: BinaryIO) -> "Any":
-    """Every line as it comes, and an empty one now and then; ends with the pipe."""
-    os.set_blocking(pipe.fileno(), False)
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while True:
-            if not selector.select(_LOOK_EVERY):
-                yield b""
-                continue
-            part = os.read(pipe.fileno(), 1 << 16)
-            if not part:
-                return
-            *lines, rest = (rest + part).split(b"\n")
-            yield from lines
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory that the process holds; 0 where the system does not tell."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _outcome(spec: EngineSpec, answer: dict[str, Any], code: int, seconds: float) -> Built:
-    if "report" in answer:
-        report = BuildReport(**answer["report"])
-        return Built(report=report, seconds=seconds, peak_bytes=answer["peak_bytes"])
+def _outcome(answer: dict[str, Any], seconds: float) -> Built:
     if "error" in answer:
         kind = getattr(errors, answer["error"], VrTrtError)
         raise kind(answer["message"])
+    report = BuildReport(**answer["report"])
+    return Built(report=report, seconds=seconds, peak_bytes=answer["peak_bytes"])
+
+
+def _crash(spec: EngineSpec, code: int, log: Path) -> VrTrtError:
     if code == -signal.SIGKILL:
-        raise MemoryBudgetError(
+        return MemoryBudgetError(
             f"the build of {spec.stage} for {spec.backend} was killed, most likely for want of "
             "memory: free memory, or build a smaller profile"
         )
     cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    raise ModelError(
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    last = f"; its last words: {said[-1].strip()[:300]}" if said else ""
+    return ModelError(
         f"{spec.backend} crashed while it built {spec.stage} ({cause}): report this with the graph, "
-        "or choose another --backend"
+        f"or choose another --backend{last}"
     )

@@ -129,6 +129,7 @@ class _Build:
         for i in range(self._network.num_layers):
             layer = self._network.get_layer(i)
             if layer.type == self._trt.LayerType.ATTENTION_OUTPUT:
+                layer.__class__ = self._trt.IAttentionOutputLayer  # the bindings' way to cast
                 layer.attention.decomposable = True
 
     def _configure(self) -> None:

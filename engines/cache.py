@@ -25,7 +25,7 @@ from vr_trt.export.weights_hashes import hash_file
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-State = Literal["ok", "stale", "damaged", "foreign"]
+State = Literal["ok", "stale", "damaged", "foreign", "leftover"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,7 @@ class Canvas:
 class About:
     """What a manifest says of an engine beside its spec; none of it decides the content."""
 
+    source: str  # the model as it was asked for: a name or a folder
     profile: str
     canvas: Canvas
     options: Mapping[str, str] = field(default_factory=dict)  # the builder's, as asked for
@@ -81,6 +82,11 @@ class Engine:
     def used(self) -> float:
         """When it was last built or opened, in seconds since 1970."""
         return (self.folder / MANIFEST).stat().st_mtime
+
+    @property
+    def built(self) -> float:
+        """When it was built, in seconds since 1970."""
+        return datetime.fromisoformat(self.about.made).timestamp()
 
     @classmethod
     def read(cls, folder: Path) -> Self:

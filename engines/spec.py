@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -105,6 +106,11 @@ class EngineSpec:
         target = "-".join(f"sm{sm}" for sm in self.targets) or "cpu"
         parts = (self.stage, self.model, self.precision, self.backend, target)
         return "-".join((*parts, self.digest[:DIGEST_LETTERS]))
+
+
+def is_engine_name(name: str) -> bool:
+    """True for a name as `EngineSpec.folder_name` gives."""
+    return re.search(rf"^[^.].*-[0-9a-f]{{{DIGEST_LETTERS}}}$", name) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,6 +91,12 @@ class Store:
         with writing(self.root):
             return [path for path in self._unfinished() if not self.is_locked(_name_of(path))]
 
+    def remove_leftovers(self) -> None:
+        """Delete what killed processes left."""
+        for path in self.leftovers():
+            with self.lock(_name_of(path)):
+                pass  # taking the lock removes them
+
     def is_locked(self, name: str) -> bool:
         """True while a process makes or removes `name`."""
         try:

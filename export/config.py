@@ -10,8 +10,6 @@ from typing import Any, Literal
 Rope = Literal["language", "pixel"]  # 3B: integer positions, text rotated; 7B: -1..1 per window
 Mlp = Literal["swiglu", "gelu"]
 
-NUM_WINDOWS = (4, 3, 3)  # windows per axis at 720p, both published models
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorConfig:

@@ -20,7 +20,7 @@ from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.models import ModelFiles
 from vr_trt.export.onnx_graph import Trace, describe, trace
 from vr_trt.export.onnx_weights import SharedWeights
-from vr_trt.export.stages import StageShape, coder_stages, generator_stage
+from vr_trt.export.stages import StageShape, coder_stages, generator_stages
 from vr_trt.export.vae import IMAGE, VIDEO
 from vr_trt.export.weights_hashes import hash_file
 
@@ -108,7 +108,7 @@ def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:
         folded = fold_generator(
             config.generator, config.load_generator(), config.load_text(), dtype=dtype
         )
-        yield generator_stage(folded, plan.shape)
+        yield from generator_stages(folded, plan.shape)
         return
     weights = config.load_vae()
     fold = fold_encoder if network == "encoder" else fold_decoder

@@ -49,9 +49,13 @@ class Branch(nn.Module):
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=self.eps)
 
-    def project(self, x: Tensor) -> Heads:
-        """Queries, keys and values [tokens, H, D] of the residual stream [tokens, C]."""
+    def project(self, x: Tensor, windows: Windows | None = None) -> Heads:
+        """Queries, keys and values [tokens, H, D] of the residual stream [tokens, C].
+
+        With `windows`, in their order.
+        """
         x = self._norm(x)
+        x = windows.arrange(x) if windows else x
         if self.keys_only:
             kv = self.kv(x).unflatten(-1, (2, self.heads, -1))
             return Heads(None, self.norm_k(kv[:, 0]), kv[:, 1])
@@ -87,7 +91,7 @@ class FoldedBlock(nn.Module):
         """Video [N, C] and text [L, C] to the same; the last block leaves the text alone."""
         text = self.text if self.own_text else self.video
         heads = rotate_text(text.project(y), rotation, rotate_halves)
-        attended, attended_text = windows(self.video.project(x), heads)
+        attended, attended_text = windows(self.video.project(x, windows), heads)
         x = self.video.advance(x, attended)
         return x, y if attended_text is None else text.advance(y, attended_text)
 

@@ -159,7 +159,8 @@ class WindowAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Video [N, C] and text [L, C], both normalised and modulated, to the same shapes."""
         text_heads = rotate_text(self._heads("txt", text), rotation, rotate_neighbours)
-        video_out, text_out = windows(self._heads("vid", video), text_heads)
+        video_heads = self._heads("vid", windows.arrange(video))
+        video_out, text_out = windows(video_heads, text_heads)
         assert text_out is not None
         return self.proj_out("vid", video_out), self.proj_out("txt", text_out)
 

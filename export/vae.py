@@ -139,7 +139,8 @@ class MidBlock(nn.Module):
 class Encoder(nn.Module):
     """[B, 3, 4n+1, H, W] to [B, 32, n+1, H/8, W/8]: the mean and the log variance.
 
-    Folded, to the latent [B, 16, n+1, H/8, W/8]: the mean, scaled.
+    Folded, to the latent [B, 16, n+1, H/8, W/8]: the mean, scaled. Nothing but the causal state
+    couples frames: `fine` may be called frame by frame, and `coarse` with all of its results.
     """
 
     def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
@@ -160,16 +161,31 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d((widths[-1], outputs), form.kernel)
         self.states = name_keepers(self)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        x = self.conv_in(x, stream)
-        for level in self.down_blocks:
+    @property
+    def fine_states(self) -> list[str]:
+        """The states that `fine` keeps; `coarse` keeps the others."""
+        return [n for n in self.states if n == "conv_in" or n.startswith("down_blocks.0.")]
+
+    def fine(self, x: Tensor, stream: Stream) -> Tensor:
+        """The full resolution, at the end of which it is halved; any number of frames."""
+        return self.down_blocks[0](self.conv_in(x, stream), stream)
+
+    def coarse(self, x: Tensor, stream: Stream) -> Tensor:
+        """All lower resolutions."""
+        for level in self.down_blocks[1:]:
             x = level(x, stream)
         x = self.mid_block(x, stream)
         return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
 
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.coarse(self.fine(x, stream), stream)
+
 
 class Decoder(nn.Module):
-    """[B, 16, n+1, h, w] to [B, 3, 4n+1, 8h, 8w]; folded, of scaled latents."""
+    """[B, 16, n+1, h, w] to [B, 3, 4n+1, 8h, 8w]; folded, of scaled latents.
+
+    `fine` may be called frame by frame with the result of `coarse`.
+    """
 
     def __init__(self, config: VaeConfig, form: Form = PLAIN) -> None:
         super().__init__()
@@ -188,11 +204,27 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d((widths[-1], config.image_channels), form.kernel)
         self.states = name_keepers(self)
 
-    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+    @property
+    def fine_states(self) -> list[str]:
+        """The states that `fine` keeps; `coarse` keeps the others."""
+        fine = ("up_blocks.2.", "up_blocks.3.", "conv_out")
+        return [name for name in self.states if name.startswith(fine)]
+
+    def coarse(self, x: Tensor, stream: Stream) -> Tensor:
+        """Up to half the resolution, where the number of frames is the final one."""
         x = self.mid_block(self.conv_in(x, stream), stream)
-        for level in self.up_blocks:
+        for level in self.up_blocks[:2]:
+            x = level(x, stream)
+        return x
+
+    def fine(self, x: Tensor, stream: Stream) -> Tensor:
+        """Half and full resolution; any number of frames."""
+        for level in self.up_blocks[2:]:
             x = level(x, stream)
         return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
+        return self.fine(self.coarse(x, stream), stream)
 
 
 def _upsample(form: Form, width: int, time: bool) -> nn.Module:

@@ -8,6 +8,7 @@ graphs, no mask, no padding); `PaddedWindows` takes its tables as inputs (one gr
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,8 +30,12 @@ class Heads(NamedTuple):
 class Windows(Protocol):
     """A partition of the video tokens into windows that attend."""
 
+    def arrange(self, x: Tensor) -> Tensor:
+        """Bring tokens [N, ...] into the order in which `__call__` wants them projected."""
+        ...
+
     def __call__(self, video: Heads, text: Heads) -> tuple[Tensor, Tensor | None]:
-        """Give video [N, H * D], and text [L, H * D] as its mean over all windows.
+        """Give video [N, H * D] in its first order, and text [L, H * D], its mean over windows.
 
         `text` comes rotated, `video` does not. Without text queries there is no text output.
         """
@@ -76,35 +81,18 @@ def _attend(video: Heads, text: Heads, mask: Tensor | None = None) -> tuple[Tens
     return (out, None) if text.q is None else (out[:, :size], out[:, size:])
 
 
-class _Group(nn.Module):
-    """The windows of one shape: `index` [nW * S], `cos` and `sin` [S, 1, D / 2]."""
-
-    index: Tensor
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(self, index: Tensor, cos: Tensor, sin: Tensor) -> None:
-        super().__init__()
-        self.count = index.shape[0]
-        self.register_buffer("index", index.reshape(-1), persistent=False)
-        self.register_buffer("cos", cos.unsqueeze(1), persistent=False)
-        self.register_buffer("sin", sin.unsqueeze(1), persistent=False)
-
-    def forward(self, video: Heads, text: Heads, rotate: Rotate) -> tuple[Tensor, Tensor | None]:
-        q, k, v = (
-            x.index_select(0, self.index).unflatten(0, (self.count, -1))
-            for x in video
-            if x is not None
-        )
-        q, k = rotate(q, self.cos, self.sin), rotate(k, self.cos, self.sin)
-        out, out_text = _attend(Heads(q, k, v), text)
-        return out.flatten(0, 1), None if out_text is None else out_text.sum(0)
-
-
 class GroupedWindows(nn.Module):
-    """The windows of one grid, plain or shifted, batched by shape."""
+    """The windows of one grid, plain or shifted, batched by shape.
 
-    place: Tensor  # [N]
+    Tokens are brought into the windows' order once, where they are narrowest (before they are
+    projected to queries, keys and values), so that a window is a slice. Rotary tables lie in that
+    order, too.
+    """
+
+    order: Tensor  # [N] the tokens of all windows, group after group
+    place: Tensor  # [N] its inverse
+    cos: Tensor  # [N, 1, D / 2]
+    sin: Tensor
 
     def __init__(
         self, grid: Grid, shifted: bool, text_tokens: int, head_width: int, rope: Rope,
@@ -113,21 +101,36 @@ class GroupedWindows(nn.Module):
         super().__init__()
         tables = window_tables(grid, shifted)
         self.rotate, self.count = rotate, tables.count
-        self.groups = nn.ModuleList(
-            _Group(
-                torch.from_numpy(group.index),
-                *map(torch.from_numpy, video_tables(rope, group.shape, text_tokens, head_width)),
-            )
-            for group in tables.groups
-        )
+        self.shapes = [group.index.shape for group in tables.groups]  # windows, tokens of each
+        rows = [
+            np.tile(video_tables(rope, group.shape, text_tokens, head_width), (1, count, 1))
+            for group, (count, _) in zip(tables.groups, self.shapes, strict=True)
+        ]
+        cos, sin = np.concatenate(rows, 1)
+        order = np.concatenate([group.index.reshape(-1) for group in tables.groups])
+        self.register_buffer("order", torch.from_numpy(order), persistent=False)
         self.register_buffer("place", torch.from_numpy(tables.place), persistent=False)
+        self.register_buffer("cos", torch.from_numpy(cos).unsqueeze(1), persistent=False)
+        self.register_buffer("sin", torch.from_numpy(sin).unsqueeze(1), persistent=False)
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Tokens [N, ...] in the windows' order."""
+        return x.index_select(0, self.order)
 
     def forward(self, video: Heads, text: Heads) -> tuple[Tensor, Tensor | None]:
-        parts = [group(video, text, self.rotate) for group in self.groups]
-        out = torch.cat([part for part, _ in parts]).index_select(0, self.place)
-        if text.q is None:
-            return out, None
-        return out, torch.stack([part for _, part in parts]).sum(0) / self.count
+        assert video.q is not None
+        q, k = (self.rotate(x, self.cos, self.sin) for x in (video.q, video.k))
+        outputs, texts, start = [], [], 0
+        for count, size in self.shapes:
+            stop = start + count * size
+            group = [x[start:stop].view(count, size, *x.shape[1:]) for x in (q, k, video.v)]
+            out, out_text = _attend(Heads(*group), text)
+            outputs.append(out.flatten(0, 1))
+            if out_text is not None:
+                texts.append(out_text.sum(0))
+            start = stop
+        out = torch.cat(outputs).index_select(0, self.place)
+        return out, torch.stack(texts).sum(0) / self.count if texts else None
 
 
 class PaddedWindows:
@@ -139,6 +142,10 @@ class PaddedWindows:
 
     def __init__(self, tables: dict[str, Tensor], rotate: Rotate) -> None:
         self.tables, self.rotate = tables, rotate
+
+    def arrange(self, x: Tensor) -> Tensor:
+        """Tokens as they are: padding would be projected as well."""
+        return x
 
     def __call__(self, video: Heads, text: Heads) -> tuple[Tensor, Tensor | None]:
         index, mask, place, cos, sin = (

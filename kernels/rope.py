@@ -22,8 +22,8 @@ F32 = np.float32
 def frequencies(rope: Rope, head_width: int) -> NDArray[np.float32]:
     """[pairs per axis]: the rotation per unit of position; the checkpoints' `freqs` buffer."""
     if rope == "language":
-        width = head_width // 3 // 2 * 2
-        return (10000.0 ** (-np.arange(0, width, 2) / width)).astype(F32)
+        axis = head_width // 3  # an odd one rotates one dimension less, but is not rounded here
+        return (10000.0 ** (-np.arange(0, axis - 1, 2) / axis)).astype(F32)
     return (np.pi * np.linspace(1.0, 128.0, head_width // 2 // 3 // 2)).astype(F32)
 
 

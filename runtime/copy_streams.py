@@ -1,22 +1,19 @@
 """Everything of the input that is not the restored video: copied packet by packet, never decoded."""
 
-import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
 
-from vr_trt.errors import UsageError
+from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
 
-_PACKETS_TO_TRY = 256  # how far to look for a first packet of every stream
 _READS_IN_A_ROW = 20
 # Containers with a clock that does not start at zero; their outputs start there.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
@@ -25,56 +22,6 @@ _STALE_TAGS = re.compile(
     r"|major_brand|minor_version|compatible_brands)(-\w+)?",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CopyPlan:
-    """Which streams of the input go into the output as they are."""
-
-    streams: tuple[int, ...] = ()  # indices, copied packet by packet
-    attachments: tuple[int, ...] = ()  # indices, written into the header
-    covers: tuple[int, ...] = ()  # indices of cover art that becomes an attachment
-    warnings: tuple[str, ...] = ()
-
-
-def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
-    """Try every stream in the output's container, in memory, before any work starts.
-
-    Raises UsageError for audio that does not fit; other streams that do not are left out with a
-    warning. `audio` False leaves audio out.
-    """
-    streams: list[int] = []
-    attachments: list[int] = []
-    covers: list[int] = []
-    warnings: list[str] = []
-    with open_input(source) as container:
-        main = main_video(container, source)
-        chapters = bool(container.chapters())
-        others = [stream for stream in container.streams if stream.index != main.index]
-        packets = _first_packets(container, others)
-        for stream in others:
-            if stream.type == "audio" and not audio or _is_remade(stream, chapters):
-                continue
-            what = f"{stream.type} stream {stream.index} ({_codec_name(stream)})"
-            if stream.type == "video" and not is_cover(stream):
-                warnings.append(f"{what} is left out: only the first video is restored")
-            elif is_cover(stream) and muxer == "matroska":
-                covers.append(stream.index)
-            elif _fits(stream, packets.get(stream.index), muxer):
-                chosen = attachments if stream.type == "attachment" else streams
-                chosen.append(stream.index)
-            elif stream.type == "audio":
-                remedy = "write an .mkv" if muxer != "matroska" else "leave the audio out"
-                raise UsageError(f"{source}: {what} does not fit into the output; {remedy}")
-            else:
-                keep = "" if muxer == "matroska" else "; an .mkv output may keep it"
-                warnings.append(f"{what} does not fit into the output and is left out{keep}")
-    return CopyPlan(
-        streams=tuple(streams),
-        attachments=tuple(attachments),
-        covers=tuple(covers),
-        warnings=tuple(warnings),
-    )
 
 
 class StreamCopier:
@@ -143,9 +90,9 @@ class StreamCopier:
     def _attach_covers(self, indices: tuple[int, ...]) -> None:
         with open_input(self._source) as container:  # its own: this one must stay at the start
             covers = [container.streams[index] for index in indices]
-            for index, packet in _first_packets(container, covers).items():
+            for index, packet in first_packets(container, covers).items():
                 tags = container.streams[index].metadata
-                kind = {"mjpeg": "jpeg"}.get(name := _codec_name(container.streams[index]), name)
+                kind = {"mjpeg": "jpeg"}.get(name := codec_name(container.streams[index]), name)
                 filename = tags.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
                 mimetype = tags.get("mimetype", f"image/{kind}")
                 self._output.add_attachment(filename, mimetype, bytes(packet))
@@ -209,46 +156,3 @@ def stream_tags(stream: Stream) -> dict[str, str]:
     if "name" in tags and "title" not in tags:
         tags["title"] = tags.pop("name")
     return tags
-
-
-def _is_remade(stream: Stream, chapters: bool) -> bool:
-    """True for QuickTime's helper tracks, which the muxer writes anew: time code, chapter text."""
-    return stream.type == "data" and (chapters or "timecode" in stream.metadata)
-
-
-def _codec_name(stream: Stream) -> str:
-    context = getattr(stream, "codec_context", None)
-    return context.name if context is not None else "unknown codec"
-
-
-def _first_packets(container: InputContainer, streams: list[Stream]) -> "dict[int, Packet[Stream]]":
-    """The first packet of each stream, as far as one is found near the start."""
-    found: dict[int, Packet[Stream]] = {}
-    wanted = [stream for stream in streams if stream.type != "attachment"]
-    if not wanted:
-        return found
-    try:
-        for number, packet in enumerate(container.demux(wanted)):
-            if packet.size:
-                found.setdefault(packet.stream_index, packet)
-            if len(found) == len(wanted) or number >= _PACKETS_TO_TRY:
-                break
-    except av.FFmpegError:
-        return found  # a damaged start; the headers alone decide then
-    return found
-
-
-def _fits(stream: Stream, packet: "Packet[Stream] | None", muxer: str) -> bool:
-    """Whether the container takes the stream's header and its first packet."""
-    trial = av.open(io.BytesIO(), "w", format=muxer)
-    try:
-        copy = trial.add_stream_from_template(stream)
-        trial.start_encoding()
-        if packet is not None:
-            packet.stream = copy
-            packet.dts = packet.pts if packet.dts is None else packet.dts
-            trial.mux_one(packet)
-        trial.close()
-    except (av.FFmpegError, ValueError):
-        return False
-    return True

@@ -25,7 +25,9 @@ class GeneratorStage:
     def restore(self, start: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Latents start … of a shot, [1, 16, T, h, w], restored."""
         _, _, frames, height, width = latents.shape
-        session = self._model.session("generator")
+        # Graphs of one size have a generator of their own for a picture's single latent.
+        picture = frames == 1 and "generator_image" in self._model.manifest.stages
+        session = self._model.session("generator_image" if picture else "generator")
         noise = window_noise(self._seed, start, frames, height, width)
         inputs: dict[str, Array | Tensor] = {"noise": noise, "latent": latents}
         if "plain.index" in session.inputs:

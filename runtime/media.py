@@ -42,13 +42,18 @@ def open_input(path: Path) -> InputContainer:
 
 
 def main_video(container: InputContainer, path: Path) -> VideoStream:
-    """The first video stream that is not an attached picture. Raises UsageError without one."""
+    """The first video stream that is not an attached picture.
+
+    Raises UsageError where there is none, DamagedInputError where there is nothing at all.
+    """
     for stream in container.streams.video:
         if not is_cover(stream):
             # PyAV leaves the codec context out where FFmpeg has no decoder.
             if getattr(stream, "codec_context", None) is None:
                 raise UsageError(f"{path}: no decoder for its video codec; convert it first")
             return stream
+    if not len(container.streams):  # MP4 tracks without a sample do not show up at all
+        raise DamagedInputError(f"{path} holds no frames; get a complete copy")
     raise UsageError(f"{path} holds no video stream; give a file with a picture")
 
 

@@ -7,7 +7,6 @@ so many bytes a padded pixel, measured per model (see `Law`).
 
 from dataclasses import dataclass
 
-from vr_trt.engines.host_memory import available_bytes as available_bytes
 from vr_trt.runtime.model import Manifest
 
 MIB = 1 << 20

@@ -6,7 +6,8 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from vr_trt.runtime.copy_streams import CopyPlan, StreamCopier
+from vr_trt.runtime.copy_plan import CopyPlan
+from vr_trt.runtime.copy_streams import StreamCopier
 from vr_trt.runtime.encode import OutputSpec, VideoEncoder
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.media import url_of

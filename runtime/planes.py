@@ -21,7 +21,8 @@ def take_planes(frame: av.VideoFrame) -> Planes:
     """
     packing = packing_of(frame.format.name)
     if packing is None:
-        frame = frame.reformat(format=nearest_planar(frame.format.name))
+        # One thread: with more, swscale was seen to lose pixels now and then.
+        frame = frame.reformat(format=nearest_planar(frame.format.name), threads=1)
         packing = packing_of(frame.format.name)
         assert packing is not None, f"{frame.format.name} is planar but not described"
     dtype = np.uint8 if packing.bits == 8 else np.uint16

@@ -109,5 +109,6 @@ class Reader:
                     f"{self._path}: the picture changes from {pixel.layout} to {packing.layout}; "
                     "cut the file there"
                 )
-            decoded = decoded.reformat(format=planar_name(pixel.layout, pixel.bits, chroma))
+            wanted = planar_name(pixel.layout, pixel.bits, chroma)
+            decoded = decoded.reformat(format=wanted, threads=1)
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)

@@ -1,10 +1,12 @@
 """The finished file: restored frames and everything else of the input, published in one step."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.copy_streams import CopyPlan, plan_copy
+from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.mux import VideoSink
@@ -53,15 +55,13 @@ class Writer:
         self._open = True
         self._sink: ImageSink | VideoSink
         remove_partial(self._path)
-        try:
-            with output_errors(self._path):
-                if is_image_path(target.path):
-                    self._sink = ImageSink(target)
-                else:
-                    self._sink = VideoSink(target, source, plan)
-        except BaseException:
-            remove_partial(self._path)
-            raise
+        with ExitStack() as undo, output_errors(self._path):
+            undo.callback(remove_partial, self._path)
+            if is_image_path(target.path):
+                self._sink = ImageSink(target)
+            else:
+                self._sink = VideoSink(target, source, plan)
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +86,7 @@ class Writer:
 
     def write(self, frame: Frame) -> None:
         """Append one frame of the announced size and pixel format, later than the one before."""
-        with _aborting(self), output_errors(self._path):
+        with self._aborting(), output_errors(self._path):
             self._sink.write(frame)
         self._frames += 1
 
@@ -94,7 +94,7 @@ class Writer:
         """Finish the file, bring it to disk and give it its name; does nothing the second time."""
         if not self._open:
             return
-        with _aborting(self):
+        with self._aborting():
             if not self._frames:
                 raise DamagedInputError(f"{self._source.path}: no frame was restored")
             with output_errors(self._path):
@@ -110,21 +110,10 @@ class Writer:
         self._sink.discard()
         remove_partial(self._path)
 
-
-class _aborting:
-    """Aborts the writer where its block raises."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self._writer.abort()
+    @contextmanager
+    def _aborting(self) -> Iterator[None]:
+        """Abort where the block raises."""
+        with ExitStack() as undo:
+            undo.callback(self.abort)
+            yield
+            undo.pop_all()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 RATE = 25
 
@@ -26,11 +27,19 @@ def make_video(
     pixel: str = "yuv420p",
     times: Sequence[int] | None = None,
     audio: bool = False,
+    rotation: int = 0,
 ) -> Path:
-    """Write `frames` pictures of `size` (width, height); `times` in 1/25 s for a variable rate."""
+    """Write `frames` pictures of `size` (width, height) as stored, FFV1 in .mkv, H.264 in .mp4.
+
+    `times` are in 1/25 s; `rotation` in degrees clockwise.
+    """
     width, height = size
+    codec = "ffv1" if path.suffix == ".mkv" else "libx264"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast"})
+        stream = container.add_stream(codec, rate=RATE)
+        assert isinstance(stream, VideoStream)
+        if rotation:
+            stream.set_display_rotation(-rotation)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel
         stream.codec_context.time_base = Fraction(1, RATE)
         tone = container.add_stream("aac", rate=48000, layout="mono") if audio else None
@@ -39,6 +48,7 @@ def make_video(
             frame.pts = i if times is None else times[i]
             frame.time_base = Fraction(1, RATE)
             container.mux(stream.encode(frame))
+        container.start_encoding()  # the header, also where no frame follows
         container.mux(stream.encode(None))
         if tone is not None:
             samples = np.sin(np.arange(48000 * frames // RATE) / 20, dtype=np.float32)[None]
@@ -58,6 +68,15 @@ def make_image(path: Path, *, size: tuple[int, int]) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def seconds(frames: Sequence[av.VideoFrame]) -> list[Fraction]:
+    """When each frame is shown."""
+    times = []
+    for frame in frames:
+        assert frame.pts is not None and frame.time_base is not None
+        times.append(frame.pts * frame.time_base)
+    return times
 
 
 def read_frames(path: Path) -> list[av.VideoFrame]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_export, cli_weights
+from vr_trt import __version__, cli_engines, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -24,6 +24,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_engines.app, name="engines")
+app.add_typer(cli_weights.app, name="weights")
+app.command()(cli_export.export)
 
 
 class Color(StrEnum):
@@ -116,10 +119,6 @@ def doctor(json: Json = False) -> None:
     show_findings(findings, json)
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(3)
-
-
-app.command()(cli_export.export)
-app.add_typer(cli_weights.app, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

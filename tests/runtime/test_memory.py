@@ -7,7 +7,8 @@ import pytest
 from tests.fake_model import make_fake_model, write_manifest
 
 from vr_trt.engines import host_memory
-from vr_trt.runtime.memory import Law, Load, available_bytes, law_of, peak_bytes, stage_bytes
+from vr_trt.engines.host_memory import available_bytes
+from vr_trt.runtime.memory import Law, Load, law_of, peak_bytes, stage_bytes
 from vr_trt.runtime.model import read_manifest
 
 LAW = Law(base=1000, encode=10, decode=20, generator=1, state=3)
