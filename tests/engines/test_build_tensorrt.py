@@ -277,6 +277,30 @@ def test_another_gpu_of_the_same_chip_is_another_engine(
     assert spec().digest != first.digest
 
 
+def test_plugins_depend_on_what_compiles_them(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_tensorrt, "why_unavailable", lambda: "needs triton: install it")
+    assert "triton" not in BUILDER.flags({})
+    with pytest.raises(ModelError, match="needs triton"):
+        BUILDER.flags({"plugins": "yes"})
+    monkeypatch.setattr(build_tensorrt, "why_unavailable", lambda: None)
+    monkeypatch.setattr(build_tensorrt, "version", lambda package: f"{package} 3.7")
+    assert BUILDER.flags({"plugins": "yes"})["triton"] == "triton 3.7"
+
+
+def test_plugins_are_made_known_before_the_graph_is_read(
+    library: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vr_trt.engines.plugins.register_plugins", lambda: library.calls.append(("plugins", {}))
+    )
+    flags = {**BUILDER.flags({}), "plugins": "yes"}
+    build(tmp_path, spec(flags=flags))
+    names = [name for name, _ in library.calls]
+    assert names.index("plugins") < names.index("OnnxParser.parse_from_file")
+    prefer = library.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS
+    assert library.called("Builder.create_network") == [{"flags": 1 << int(prefer)}]
+
+
 def test_the_memory_law_grows_with_the_weights(gpu: Gpu) -> None:
     small, large = (BUILDER.estimate_memory(spec(), GraphSize(weights=w)) for w in (0, 1 << 30))
     assert large - small > 3 << 30
