@@ -342,7 +342,7 @@ def test_tensorrt_rtx_runs_the_same_calls(
         return {}
 
     monkeypatch.setattr(build_tensorrt, "describe_plan", describe)
-    path = matmul_and_attention(tmp_path)
+    matmul_and_attention(tmp_path)
     options = {"timing_cache": "no", "level": "2", "aux_streams": "0", "tiling": "fast"}
     for shape in (
         InputShape.exactly((16, 8)),
