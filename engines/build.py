@@ -17,7 +17,7 @@ from vr_trt.engines.spec import Change, EngineSpec, InputShape
 from vr_trt.engines.store import CACHE_VARIABLE
 from vr_trt.errors import MemoryBudgetError, ModelError
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 _SPARE_DISK = 64 << 20
 _PLAN_PER_WEIGHT = 1.1
@@ -222,7 +222,7 @@ class _Stage:
         if free is not None and estimate > free:
             raise MemoryBudgetError(
                 f"building {spec.stage} of {spec.model} in {spec.precision} needs about "
-                f"{estimate / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are free: "
+                f"{_size(estimate)} of memory and {_size(free)} are free: "
                 f"{self._what_fits(free)}"
             )
         disk = int(self.graph.size.weights * _PLAN_PER_WEIGHT) + _SPARE_DISK
@@ -232,8 +232,8 @@ class _Stage:
         room = shutil.disk_usage(root).free
         if disk > room:
             raise MemoryBudgetError(
-                f"the plan of {spec.stage} needs about {disk / GIB:.1f} GiB and the disk of {root} "
-                f"has {room / GIB:.1f} GiB free: `vr-trt engines prune`, or set {CACHE_VARIABLE}"
+                f"the plan of {spec.stage} needs about {_size(disk)} and the disk of {root} "
+                f"has {_size(room)} free: `vr-trt engines prune`, or set {CACHE_VARIABLE}"
             )
 
     def _what_fits(self, free: int) -> str:
@@ -243,3 +243,7 @@ class _Stage:
             if self.job.builder.estimate_memory(self.spec, smaller) <= free:
                 return f"--precision {precision} would fit"
         return "free memory, or build on a larger machine: the engine can be copied"
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

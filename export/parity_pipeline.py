@@ -72,6 +72,8 @@ def _chain(
             sampling = Sampling(steps=int(many[1]), guidance=float(many[2]), condition_noise=level)
         else:
             continue
+        if sampling.guidance != 1 and text[1] is None:
+            continue
         what = key.rpartition(".")[2]
         if what == "t":  # the shifted noise level of the condition
             _, h, w, c = latent.shape

@@ -148,7 +148,7 @@ def check_any_size(grid: Grid, text: int, head_width: int, rope: Rope) -> None:
         assert mask.shape == (windows, 1, 1, longest + text)
         assert cos.shape == sin.shape == (count, 1, head_width // 2)
         assert cos.dtype == sin.dtype == np.float32
-        real = mask[:, 0, 0, :longest]
+        real = mask[:, 0, 0, :longest].astype(np.bool_)
         assert mask[:, 0, 0, longest:].all()  # the text is real in every window
         assert not index[~real].any()
         ours = Counter(tuple(row[keep].tolist()) for row, keep in zip(index, real, strict=True))

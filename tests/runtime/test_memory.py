@@ -1,6 +1,6 @@
 """The memory law, and what the system says is free."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +8,10 @@ from tests.fake_model import make_fake_model, write_manifest
 
 from vr_trt.engines import host_memory
 from vr_trt.engines.host_memory import available_bytes
-from vr_trt.runtime.memory import Law, Load, law_of, peak_bytes, stage_bytes
+from vr_trt.runtime.memory import ARENA, Law, Load, law_of, peak_bytes, stage_bytes
 from vr_trt.runtime.model import read_manifest
 
-LAW = Law(base=1000, encode=10, decode=20, generator=1, state=3)
+LAW = Law(base=1000, encode=10, decode=20, generator=1, encode_state=3, decode_state=4)
 LOAD = Load(
     canvas_pixels=100,
     source_frame_bytes=7,
@@ -26,12 +26,16 @@ LOAD = Load(
 
 def test_the_largest_stage_and_what_stays() -> None:
     stages = stage_bytes(LAW, LOAD)
-    assert stages["decode"] == 2000 and stages["encode"] == 1000 and stages["generator"] == 600
-    assert peak_bytes(LAW, LOAD) == 1000 + 3 * 100 + (4 + 2) * 7 + 2 * 5 + max(stages.values())
+    assert stages["encode"] == 1000 + 400  # while the decoder's state waits
+    assert stages["decode"] == 2000 + 300
+    assert stages["generator"] == 600 + 700
+    largest = max(stages.values())
+    assert peak_bytes(LAW, LOAD) == int(1000 + (4 + 2) * 7 + 2 * 5 + ARENA * largest)
 
 
 def test_an_image_has_no_state() -> None:
-    assert peak_bytes(LAW, LOAD) - peak_bytes(LAW, replace(LOAD, video=False)) == 300
+    image = stage_bytes(LAW, replace(LOAD, video=False, window_latents=1))
+    assert (image["encode"], image["generator"], image["decode"]) == (1000, 100, 2000)
 
 
 def test_a_large_source_counts() -> None:
@@ -52,5 +56,5 @@ def test_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_law_of_a_model(tmp_path: Path) -> None:
     folder = make_fake_model(tmp_path / "fake")
     assert law_of(read_manifest(folder)) is None
-    write_manifest(folder, memory={"base": 1, "encode": 2, "decode": 3, "generator": 4, "state": 5})
-    assert law_of(read_manifest(folder)) == Law(base=1, encode=2, decode=3, generator=4, state=5)
+    write_manifest(folder, memory=asdict(LAW))
+    assert law_of(read_manifest(folder)) == LAW

@@ -1,0 +1,119 @@
+"""What time and phones do to a clip: blur, lost resolution, noise, real compression, colour drift.
+
+Resolution is lost and given back, so a degraded clip has the sharp one's shape: the tool resizes
+its input before the network sees it.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator as Rng
+
+from vr_trt.export.nano.data import Clip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Degradation:
+    """What happens to one clip; sigma in pixels of the target, noise in 0..1, crf as x264's."""
+
+    blur: float
+    shrink: float
+    noise: float
+    chroma_noise: float
+    codec: str  # "h264", "mjpeg" or "none"
+    quality: int  # x264 crf, or mjpeg quantiser scale
+    gain: float
+    offset: float
+    seed: int
+
+
+def draw(rng: Rng) -> Degradation:
+    """A random degradation, from hardly any to bad."""
+    codec = str(rng.choice(["h264", "mjpeg", "none"], p=[0.65, 0.2, 0.15]))
+    noisy = rng.random() < 0.6
+    return Degradation(
+        blur=float(rng.uniform(0.0, 1.6)) if rng.random() < 0.7 else 0.0,
+        shrink=float(math.exp(rng.uniform(0, math.log(4.0)))) if rng.random() < 0.9 else 1.0,
+        noise=float(rng.uniform(0.0, 0.05)) if noisy else 0.0,
+        chroma_noise=float(rng.uniform(0.0, 0.03)) if noisy else 0.0,
+        codec=codec,
+        quality=int(rng.integers(17, 37)) if codec == "h264" else int(rng.integers(2, 14)),
+        gain=float(rng.normal(1.0, 0.015)),
+        offset=float(rng.normal(0.0, 0.006)),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:  # [T, 3, H, W]
+    if sigma < 0.2:
+        return frames
+    radius = math.ceil(3 * sigma)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).repeat(3, 1)
+    padded = F.pad(frames, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, taps[:, None, :, None], groups=3)
+    return F.conv2d(rows, taps[:, None, None, :], groups=3)
+
+
+def _add_noise(frames: torch.Tensor, how: Degradation) -> torch.Tensor:  # [T, 3, H, W]
+    rng = np.random.default_rng(how.seed)
+    count, _, height, width = frames.shape
+    grain = rng.standard_normal((count, 1, height, width), dtype=np.float32)
+    coarse = rng.standard_normal((count, 3, -(-height // 2), -(-width // 2)), dtype=np.float32)
+    blotches = F.interpolate(torch.from_numpy(coarse), (height, width), mode="bilinear")
+    return frames + how.noise * torch.from_numpy(grain) + how.chroma_noise * blotches
+
+
+def compress(clip: Clip, codec: str, quality: int) -> Clip:
+    """The clip after one real encode and decode (4:2:0); `none` gives it back."""
+    if codec == "none":
+        return clip
+    buffer = io.BytesIO()
+    rows, columns = clip.shape[1:3]
+    # Whole macroblocks, and some of them: x264's answer to tiny pictures differs from run to run.
+    below, right = (max(48, side + -side % 16) - side for side in (rows, columns))
+    clip = np.pad(clip, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
+    height, width = clip.shape[1:3]
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = width, height
+        if codec == "h264":
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
+        else:
+            stream.pix_fmt = "yuvj420p"
+            stream.options = {"qmin": str(quality), "qmax": str(quality), "threads": "1"}
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    buffer.seek(0)
+    with av.open(buffer, "r") as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(decoded).astype(np.uint8)[:, :rows, :columns]
+
+
+def degrade(clip: Clip, how: Degradation) -> Clip:
+    """The degraded clip, of the same shape and type as `clip` (uint8 [T, H, W, 3])."""
+    size = clip.shape[1:3]
+    small = tuple(max(16, 2 * round(side / how.shrink / 2)) for side in size)
+    frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
+    frames = _blur(frames, how.blur) * how.gain + how.offset
+    if small != size:
+        frames = F.interpolate(frames, small, mode="bicubic", antialias=True)
+    frames = _add_noise(frames, how)
+    stored = compress(_to_levels(frames), how.codec, how.quality)
+    if small == size:
+        return stored
+    frames = torch.from_numpy(stored).permute(0, 3, 1, 2).float() / 255
+    return _to_levels(F.interpolate(frames, tuple(size), mode="bicubic", antialias=True))
+
+
+def _to_levels(frames: torch.Tensor) -> Clip:  # [T, 3, H, W] in 0..1 -> uint8 [T, H, W, 3]
+    levels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,91 @@
+"""A pool of sharp and degraded clips on disk, made once, from which training draws its batches."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vr_trt.export.nano.data import Split, make_clip
+from vr_trt.export.nano.degrade import degrade, draw
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSpec:
+    """What a pool holds; two pools of one spec are equal."""
+
+    seed: int = 1
+    split: Split = "train"
+    clips: int = 1600
+    frames: int = 9
+    size: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Memory-mapped clips, each uint8 [N, T, H, W, 3]."""
+
+    sharp: NDArray[np.uint8]
+    degraded: NDArray[np.uint8]
+
+    def batch(
+        self, seed: tuple[int, ...], clips: int, frames: int, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random crops of random clips, flipped and turned at random.
+
+        Returns sharp and degraded, each float32 [clips, 3, frames, size, size] in -1..1; a function
+        of `seed` alone, so that a resumed training sees the batches it would have seen.
+        """
+        rng = np.random.default_rng(seed)
+        pairs = [self._crop(rng, frames, size) for _ in range(clips)]
+        sharp, degraded = (torch.stack(side) for side in zip(*pairs, strict=True))
+        return sharp, degraded
+
+    def _crop(
+        self, rng: np.random.Generator, frames: int, size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        count, length, height, width, _ = self.sharp.shape
+        clip = int(rng.integers(count))
+        first = int(rng.integers(length - frames + 1))
+        top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+        flips = tuple(axis for axis in (0, 1, 2) if rng.random() < 0.5)
+        turn = rng.random() < 0.5
+        result = []
+        for source in (self.sharp, self.degraded):
+            part = source[clip, first : first + frames, top : top + size, left : left + size]
+            part = np.flip(part, flips)
+            part = part.transpose(0, 2, 1, 3) if turn else part
+            video = torch.from_numpy(part.copy()).permute(3, 0, 1, 2)
+            result.append(video.float() / 127.5 - 1)
+        return result[0], result[1]
+
+
+def open_pool(folder: Path, spec: PoolSpec) -> Pool:
+    """The pool of `spec` under `folder`, made first where it is not there or is another one."""
+    record = folder / "pool.json"
+    if not record.exists() or json.loads(record.read_text()) != asdict(spec):
+        _make(folder, spec, record)
+    sides = (np.load(folder / f"{side}.npy", mmap_mode="r") for side in ("sharp", "degraded"))
+    return Pool(*sides)
+
+
+def _make(folder: Path, spec: PoolSpec, record: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)  # a pool is valid only while its record is there
+    shape = (spec.clips, spec.frames, spec.size, spec.size, 3)
+    sharp, degraded = (
+        np.lib.format.open_memmap(folder / f"{side}.npy", "w+", np.uint8, shape)
+        for side in ("sharp", "degraded")
+    )
+    for index in range(spec.clips):
+        rng = np.random.default_rng((spec.seed, index))
+        sharp[index] = make_clip(rng, spec.split, spec.frames, spec.size)
+        degraded[index] = degrade(sharp[index], draw(rng))
+    sharp.flush()
+    degraded.flush()
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(spec)))
+    os.replace(partial, record)
