@@ -29,6 +29,7 @@ from vr_trt.engines.tensorrt_options import TensorRtOptions, complete, configure
 from vr_trt.engines.tensorrt_plan import describe_plan
 from vr_trt.engines.timing_cache import load_timings, save_timings, timing_cache_path
 from vr_trt.errors import ModelError
+from vr_trt.kernels.aot import why_unavailable
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -102,6 +103,10 @@ class TensorRtBuilder:
         gpu = present_gpu()
         # Kernels are chosen by measuring, so another card of the same capability gets another plan.
         flags["gpu"] = f"{gpu.name}, {gpu.multiprocessors} multiprocessors" if gpu else ""
+        if flags["plugins"] == "yes":
+            if reason := why_unavailable():
+                raise ModelError(reason)
+            flags["triton"] = version("triton")  # compiles them
         return flags
 
     def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:

@@ -61,11 +61,8 @@ def allow_unfused_attention(network: "trt.INetworkDefinition", library: Any) -> 
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == library.LayerType.ATTENTION_OUTPUT:
-            _decompose(layer)
-
-
-def _decompose(layer: "trt.IAttentionOutputLayer") -> None:
-    layer.attention.decomposable = True
+            layer.__class__ = library.IAttentionOutputLayer  # the bindings' way to cast
+            layer.attention.decomposable = True
 
 
 def set_shapes(

@@ -120,6 +120,8 @@ class ApiCheck(ast.NodeVisitor):
                 self._names[-1][target.id] = value
             elif _is_own(target):
                 self._own[target.attr] = value
+            elif isinstance(target, ast.Attribute) and target.attr == "__class__":
+                self._cast(target, value)
             elif isinstance(target, ast.Attribute):
                 self._set(target)
             else:
@@ -147,6 +149,11 @@ class ApiCheck(ast.NodeVisitor):
         return next((thing for thing in found if thing), None)
 
     # What is done with them
+
+    def _cast(self, target: ast.Attribute, to: Thing | None) -> None:
+        """`layer.__class__ = trt.IAttentionOutputLayer`: pybind11 knows no other cast."""
+        if isinstance(target.value, ast.Name) and to and to.kind == "class":
+            self._names[-1][target.value.id] = Thing("value", to.name, to.module)
 
     def _set(self, target: ast.Attribute) -> None:
         owner: Thing | None = self.visit(target.value)
@@ -195,9 +202,7 @@ class ApiCheck(ast.NodeVisitor):
         classes = self.surfaces[owner.module]["classes"]
         if name.startswith("__"):
             return Thing("unknown", name, owner.module)
-        # The bindings return an object's own class where they declare a base: get_layer().
-        narrower = [key for key, entry in classes.items() if owner.name in entry.get("bases", ())]
-        for cls in (owner.name, *classes.get(owner.name, {}).get("bases", ()), *narrower):
+        for cls in (owner.name, *classes.get(owner.name, {}).get("bases", ())):
             entry = classes.get(cls, {})
             if name in entry.get("methods", {}):
                 return Thing("call", f"{cls}.{name}", owner.module, tuple(entry["methods"][name]))

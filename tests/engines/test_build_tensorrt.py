@@ -277,9 +277,53 @@ def test_another_gpu_of_the_same_chip_is_another_engine(
     assert spec().digest != first.digest
 
 
+def test_plugins_depend_on_what_compiles_them(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_tensorrt, "why_unavailable", lambda: "needs triton: install it")
+    assert "triton" not in BUILDER.flags({})
+    with pytest.raises(ModelError, match="needs triton"):
+        BUILDER.flags({"plugins": "yes"})
+    monkeypatch.setattr(build_tensorrt, "why_unavailable", lambda: None)
+    monkeypatch.setattr(build_tensorrt, "version", lambda package: f"{package} 3.7")
+    assert BUILDER.flags({"plugins": "yes"})["triton"] == "triton 3.7"
+
+
+def test_plugins_are_made_known_before_the_graph_is_read(
+    library: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "vr_trt.engines.plugins.register_plugins", lambda: library.calls.append(("plugins", {}))
+    )
+    flags = {**BUILDER.flags({}), "plugins": "yes"}
+    build(tmp_path, spec(flags=flags))
+    names = [name for name, _ in library.calls]
+    assert names.index("plugins") < names.index("OnnxParser.parse_from_file")
+    prefer = library.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS
+    assert library.called("Builder.create_network") == [{"flags": 1 << int(prefer)}]
+
+
 def test_the_memory_law_grows_with_the_weights(gpu: Gpu) -> None:
     small, large = (BUILDER.estimate_memory(spec(), GraphSize(weights=w)) for w in (0, 1 << 30))
     assert large - small > 3 << 30
+
+
+def matmul_and_attention(folder: Path) -> Path:
+    """y = attention(x wq, x wk, x wv), [n, 8] -> [1, 1, n, 4], in fp32, which has no fused kernel."""
+    value, nodes, weights = helper.make_tensor_value_info, [], []
+    for i, name in enumerate("qkv"):  # equal weights would be one tensor: the library crashes then
+        nodes.append(helper.make_node("MatMul", ["x", f"w{name}"], [f"m{name}"]))
+        nodes.append(helper.make_node("Unsqueeze", [f"m{name}", "axes"], [name]))
+        weights.append(numpy_helper.from_array(np.full((8, 4), i, np.float32), f"w{name}"))
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Attention", ["q", "k", "v"], ["y"])],
+        "graph",
+        [value("x", TensorProto.FLOAT, ["n", 8])],
+        [value("y", TensorProto.FLOAT, [1, 1, "n", 4])],
+        [*weights, numpy_helper.from_array(np.array([0, 1], np.int64), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    path = folder / "graph.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="data", size_threshold=64)
+    return path
 
 
 def test_tensorrt_rtx_runs_the_same_calls(
@@ -298,23 +342,13 @@ def test_tensorrt_rtx_runs_the_same_calls(
         return {}
 
     monkeypatch.setattr(build_tensorrt, "describe_plan", describe)
-    weights = np.ones((8, 4), np.float16)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "graph",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["n", 4])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
-    path = tmp_path / "graph.onnx"
-    onnx.save_model(model, path, save_as_external_data=True, location="data", size_threshold=0)
+    matmul_and_attention(tmp_path)
     options = {"timing_cache": "no", "level": "2", "aux_streams": "0", "tiling": "fast"}
     for shape in (
         InputShape.exactly((16, 8)),
         InputShape(least=(1, 8), best=(16, 8), most=(32, 8)),
     ):
-        report, _ = build(tmp_path, spec(options, precision="fp16", shapes={"x": shape}))
+        report, _ = build(tmp_path, spec(options, precision="fp32", shapes={"x": shape}))
         assert report.facts["plan_bytes"] == (tmp_path / "plan").stat().st_size > 1000
     assert len(described) == 2
     with pytest.raises(ModelError, match="x is"):

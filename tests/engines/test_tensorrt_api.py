@@ -103,6 +103,10 @@ def test_a_misspelt_name_in_our_sources_is_found(right: str, wrong: str) -> None
         ("getattr(trt, name)", "cannot be checked"),
         ("class M(trt.IProgressMonitor):\n  def phase_begin(self): ...", "to override"),
         ("class M(trt.IProgressMonitor):\n  def phase_finish(self): ...", "takes [1]"),
+        (
+            "def f(n: 'trt.INetworkDefinition'):\n  n.get_layer(0).attention",
+            "ILayer has no attention",
+        ),
         ("def f(n: 'trt.INetworkDefinition'):\n  n.get_inputs()", "has no get_inputs"),
         ("x, y = trt.Logger(), trt.DataType.HALF\nx.log(trt.DataType.HALF, 'a')", "is a DataType"),
     ],

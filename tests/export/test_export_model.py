@@ -25,7 +25,7 @@ import vr_trt
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.export.export_model import ExportPlan, Precision, export_model
-from vr_trt.export.parity import relative_rms
+from vr_trt.export.golden import relative_rms
 from vr_trt.export.stages import StageShape
 
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
