@@ -133,13 +133,6 @@ def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | 
         )
     if manifest["shape"] is None:
         return _fixed(request, shipped, manifest)
-    if Canvas(**manifest["shape"]) != request.canvas:
-        shape = manifest["shape"]
-        raise ModelError(
-            f"{shipped} holds graphs of {shape['width']}x{shape['height']} pixels and "
-            f"{shape['latents']} latents, not {request.canvas} and {request.canvas.latents}: "
-            "export the model at that size"
-        )
     return _graphs(request, shipped, manifest)
 
 
@@ -169,6 +162,8 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) -> Graphs:
     if absent := [stage for stage in request.stages if stage not in manifest["stages"]]:
         raise ModelError(f"{folder} has no stage {', '.join(absent)}: export the model again")
+    if manifest["shape"] is not None:
+        _check_canvas(request.canvas, folder, manifest["shape"])
     for name, expected in manifest["sha256"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -186,6 +181,15 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         },
         seconds=manifest.get("seconds", 0.0),
     )
+
+
+def _check_canvas(wanted: Canvas, folder: Path, shape: Mapping[str, int]) -> None:
+    found = Canvas(**{name: shape[name] for name in Canvas.__dataclass_fields__})
+    if found != wanted:
+        raise ModelError(
+            f"{folder} holds graphs of {found} pixels, {found.latents} latents and {found.step} a "
+            f"step, not {wanted}, {wanted.latents} and {wanted.step}: export the model at that size"
+        )
 
 
 @lru_cache

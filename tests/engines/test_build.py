@@ -143,7 +143,7 @@ def test_broken_graphs_are_named(
 def test_another_size_or_precision_than_the_folder_has(
     request_for: BuildRequest, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelError, match="64x32 pixels and 6 latents, not 96x32"):
+    with pytest.raises(ModelError, match="64x32 pixels, 6 latents and 1 a step, not 96x32"):
         build(replace(request_for, canvas=replace(CANVAS, width=96)), tmp_path)
     with pytest.raises(ModelError, match="fp32 graphs, not fp16"):
         build(replace(request_for, precision="fp16"), tmp_path)
