@@ -84,7 +84,8 @@ class Part:
 
     def run(self, x: Tensor, stream: Stream) -> Tensor:
         """The part's output."""
-        return getattr(self.network, self.half or "forward")(x, stream)
+        network = getattr(self.network, self.half) if self.half else self.network
+        return network(x, stream)
 
 
 class StartStage(nn.Module):

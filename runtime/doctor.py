@@ -11,8 +11,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from vr_trt.engines.host_memory import available_bytes
 from vr_trt.errors import VrTrtError
-from vr_trt.runtime.memory import MIB, available_bytes
+from vr_trt.runtime.memory import MIB
 
 ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
 DECODERS = ("h264", "hevc", "libdav1d", "vp9")

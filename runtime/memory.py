@@ -5,9 +5,7 @@ program, the VAE's state and the frames in flight. Working memory and state grow
 so many bytes a padded pixel, measured per model (see `Law`).
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `doctor` asks for the memory where ONNX Runtime may be missing
@@ -15,13 +13,6 @@ if TYPE_CHECKING:  # `doctor` asks for the memory where ONNX Runtime may be miss
 
 MIB = 1 << 20
 PIXELS_PER_LATENT = 64
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,44 +90,3 @@ def peak_bytes(law: Law, load: Load) -> int:
         load.frames_in_flight + load.queued_frames
     ) * load.source_frame_bytes + load.queued_frames * load.output_frame_bytes
     return int(law.base + frames + ARENA * max(stage_bytes(law, load).values()))
-
-
-def available_bytes() -> int | None:
-    """Memory that this process may still take: the machine's, or its container's if that is less.
-
-    None where the system does not tell.
-    """
-    found = [
-        value for value in (_machine_available(), *_container_available()) if value is not None
-    ]
-    return min(found, default=None)
-
-
-def _machine_available() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _free_pages()
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return _free_pages()
-
-
-def _free_pages() -> int | None:
-    """Not Linux: half of the machine's memory, where the system tells that."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _container_available() -> list[int | None]:
-    return [_difference(Path(limit), Path(used)) for limit, used in _CGROUPS]
-
-
-def _difference(limit: Path, used: Path) -> int | None:
-    try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):  # not mounted here, or "max": no limit
-        return None

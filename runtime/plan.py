@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
-from vr_trt.runtime.memory import MIB, Law, Load, available_bytes, peak_bytes
+from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.vae_stream import START_LATENTS

@@ -5,8 +5,10 @@ All of it is a function of the random generator that is passed in, so a seed giv
 again on every machine with the same versions.
 """
 
+import importlib.util
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,30 +40,39 @@ _SKIMAGE = {
     ],
     "held-out": ["coffee"],
 }
-_SKLEARN = {"train": ["china.jpg"], "held-out": ["flower.jpg"]}
-_MATPLOTLIB = {"train": ["grace_hopper.jpg"], "held-out": []}
+_FILES = {
+    "train": [
+        ("sklearn", "datasets/images/china.jpg"),
+        ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    ],
+    "held-out": [("sklearn", "datasets/images/flower.jpg")],
+}
 # Portraits and streets teach more than microscopy or gravel: how often each picture is drawn.
-_FAVOURITES = {"astronaut": 4, "chelsea": 4, "rocket": 2, "china.jpg": 5, "grace_hopper.jpg": 4}
+_FAVOURITES = {"astronaut": 4, "chelsea": 4, "rocket": 2, "china": 5, "grace_hopper": 4}
 
 
 @cache
 def photographs(split: Split) -> dict[str, Clip]:
     """The photographs of one split by name, each uint8 [H, W, 3]; no picture is in both."""
-    import matplotlib.cbook
-    import matplotlib.image
     import skimage.data
-    import sklearn.datasets
+    from PIL import Image
 
     pictures: dict[str, Clip] = {}
     for name in _SKIMAGE[split]:
         picture = getattr(skimage.data, name)()
         pictures[name] = picture if picture.ndim == 3 else np.stack([picture] * 3, -1)
-    for name in _SKLEARN[split]:
-        pictures[name] = sklearn.datasets.load_sample_image(name)
-    for name in _MATPLOTLIB[split]:
-        path = matplotlib.cbook.get_sample_data(name, asfileobj=False)
-        pictures[name] = np.asarray(matplotlib.image.imread(path))
+    for package, file in _FILES[split]:
+        with Image.open(_package_folder(package) / file) as image:
+            pictures[Path(file).stem] = np.asarray(image.convert("RGB"))
     return {name: np.ascontiguousarray(picture) for name, picture in pictures.items()}
+
+
+def _package_folder(package: str) -> Path:
+    """Where a package is installed, without the seconds that importing it would take."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed; run `make test` once to get it")
+    return Path(spec.origin).parent
 
 
 def noise_texture(rng: Rng, height: int, width: int) -> torch.Tensor:  # [3, H, W] in 0..1

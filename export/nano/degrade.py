@@ -70,10 +70,14 @@ def _add_noise(frames: torch.Tensor, how: Degradation) -> torch.Tensor:  # [T, 3
 
 
 def compress(clip: Clip, codec: str, quality: int) -> Clip:
-    """The clip after one real encode and decode (4:2:0, even sides); `none` gives it back."""
+    """The clip after one real encode and decode (4:2:0); `none` gives it back."""
     if codec == "none":
         return clip
     buffer = io.BytesIO()
+    rows, columns = clip.shape[1:3]
+    # Whole macroblocks, and some of them: x264's answer to tiny pictures differs from run to run.
+    below, right = (max(48, side + -side % 16) - side for side in (rows, columns))
+    clip = np.pad(clip, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
     height, width = clip.shape[1:3]
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream(codec, rate=25)
@@ -91,7 +95,7 @@ def compress(clip: Clip, codec: str, quality: int) -> Clip:
     buffer.seek(0)
     with av.open(buffer, "r") as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(decoded).astype(np.uint8)
+    return np.stack(decoded).astype(np.uint8)[:, :rows, :columns]
 
 
 def degrade(clip: Clip, how: Degradation) -> Clip:

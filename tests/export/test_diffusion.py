@@ -9,7 +9,7 @@ from tests.networks import golden_json, golden_tensors, normal
 from torch import Tensor
 
 from vr_trt.export.diffusion import Sampling, condition, sample, shifted_timestep, timesteps
-from vr_trt.export.parity import relative_rms
+from vr_trt.export.golden import relative_rms
 
 SIZE = (2, 4, 6)
 CONDITION = condition(normal(*SIZE, 16, seed=1), None, 0)

@@ -25,7 +25,7 @@ from vr_trt.export.folded_generator import (
     StaticGenerator,
 )
 from vr_trt.export.generator import Block, Generator
-from vr_trt.export.parity import relative_rms
+from vr_trt.export.golden import relative_rms
 from vr_trt.export.window_attention import rotate_halves, rotate_neighbours
 from vr_trt.kernels.windows import any_size_tables
 

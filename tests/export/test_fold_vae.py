@@ -18,7 +18,7 @@ from torch import Tensor
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VAE_NANO, VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
-from vr_trt.export.parity import relative_rms
+from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import IMAGE, VIDEO, Decoder, Encoder, Form, VideoVae, split_moments
 
 TOLERANCE = 2e-5

@@ -20,8 +20,8 @@ from vr_trt.export.config import (
     vae_from_reference,
 )
 from vr_trt.export.generator import Generator, time_waves
+from vr_trt.export.golden import relative_rms
 from vr_trt.export.keys import expected_generator, expected_vae
-from vr_trt.export.parity import relative_rms
 from vr_trt.export.vae import VideoVae
 
 UNSHARED = generator_3b_style(

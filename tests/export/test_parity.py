@@ -17,7 +17,8 @@ from tests.networks import GOLDEN, GOLDEN_GENERATORS
 from torch import Tensor
 
 from vr_trt.errors import UsageError
-from vr_trt.export.parity import TOLERANCE, check, main, relative_rms
+from vr_trt.export.golden import relative_rms
+from vr_trt.export.parity import TOLERANCE, check, main
 
 FILES = sorted(path.name for path in GOLDEN.iterdir())
 ALONE = {  # files that make cases without any other

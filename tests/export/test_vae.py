@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vr_trt.export.causal import FrameAttention, FrameNorm, Stream
 from vr_trt.export.config import VAE_NANO, VaeConfig
-from vr_trt.export.parity import relative_rms
+from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import LOGVAR_RANGE, VideoVae, split_moments
 
 TOLERANCE = 2e-5

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tests.fake_model import make_fake_model, write_manifest
 
-from vr_trt.runtime import memory
-from vr_trt.runtime.memory import ARENA, Law, Load, available_bytes, law_of, peak_bytes, stage_bytes
+from vr_trt.engines import host_memory
+from vr_trt.engines.host_memory import available_bytes
+from vr_trt.runtime.memory import ARENA, Law, Load, law_of, peak_bytes, stage_bytes
 from vr_trt.runtime.model import read_manifest
 
 LAW = Law(
@@ -63,7 +64,7 @@ def test_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     limit, used = tmp_path / "max", tmp_path / "current"
     limit.write_text("5000000\n")
     used.write_text("2000000\n")
-    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(used)),))
+    monkeypatch.setattr(host_memory, "_CGROUPS", ((str(limit), str(used)),))
     assert available_bytes() == 3_000_000
     limit.write_text("max\n")
     free = available_bytes()
