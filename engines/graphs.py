@@ -20,7 +20,7 @@ from vr_trt.engines import export_process, static_graph
 from vr_trt.engines.cache import MANIFEST, Canvas
 from vr_trt.engines.child import Moment
 from vr_trt.engines.onnx_file import OnnxFile, data_files, read_onnx
-from vr_trt.engines.spec import DIGEST_LETTERS
+from vr_trt.engines.spec import DIGEST_LETTERS, file_name
 from vr_trt.engines.store import Store, cache_folder, writing
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
@@ -272,7 +272,7 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
 def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     size = f"{request.canvas}-t{request.canvas.latents}k{request.canvas.step}"
-    return f"{model}-{precision}-{size}-{digest[:DIGEST_LETTERS]}"
+    return f"{file_name(model)}-{file_name(precision)}-{size}-{digest[:DIGEST_LETTERS]}"
 
 
 def exporter_fingerprint() -> str:

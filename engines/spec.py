@@ -105,7 +105,12 @@ class EngineSpec:
         """A name for people that ends with the first letters of the digest."""
         target = "-".join(f"sm{sm}" for sm in self.targets) or "cpu"
         parts = (self.stage, self.model, self.precision, self.backend, target)
-        return "-".join((*parts, self.digest[:DIGEST_LETTERS]))
+        return "-".join((*map(file_name, parts), self.digest[:DIGEST_LETTERS]))
+
+
+def file_name(text: str) -> str:
+    """`text` as a part of a file's name: letters, digits, and `_` for a run of anything else."""
+    return re.sub(r"[^A-Za-z0-9._-]+|^\.", "_", text)
 
 
 def is_engine_name(name: str) -> bool:

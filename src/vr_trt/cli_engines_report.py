@@ -1,6 +1,7 @@
 """What `vr-trt engines` prints: progress on standard error, results on standard output."""
 
 import json as jsonlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ class BuildDisplay:
         self._status = status
         self._as_json = as_json
         self._counts = {"built": 0, "found": 0}
+        # The line in progress takes standard output over; what is piped must not go that way.
+        self._out = None if sys.stdout.isatty() else sys.stdout
 
     def says(self, line: str) -> None:
         """A remark."""
@@ -48,25 +51,29 @@ class BuildDisplay:
     def finish(self) -> None:
         """The last line."""
         if not self._as_json:
-            print(f"{self._counts['built']} built, {self._counts['found']} up to date")
+            print(
+                f"{self._counts['built']} built, {self._counts['found']} up to date", file=self._out
+            )
 
     def _done(self, outcome: Outcome) -> None:
         self._counts[outcome.action] += 1
         if self._as_json:
-            print(jsonlib.dumps(_outcome_row(outcome)), flush=True)
+            print(jsonlib.dumps(_outcome_row(outcome)), file=self._out, flush=True)
             return
         if outcome.reason:
             self.says(outcome.reason)
         if outcome.changes:
             self.says(f"{outcome.stage}: changed {_listed(outcome.changes)}")
-        print(_outcome_line(outcome), flush=True)
+        print(_outcome_line(outcome), file=self._out, flush=True)
 
 
 @contextmanager
 def build_display(as_json: bool) -> Iterator[BuildDisplay]:
     """Progress on standard error."""
-    with Console(stderr=True).status("starting") as status:
-        yield BuildDisplay(status, as_json)
+    status = Console(stderr=True).status("starting")
+    display = BuildDisplay(status, as_json)
+    with status:
+        yield display
 
 
 def show_engines(engines: Sequence[Engine], root: Path, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine_graphs import make_spec
 
-from vr_trt.engines.spec import EngineSpec, InputShape, difference
+from vr_trt.engines.spec import EngineSpec, InputShape, difference, is_engine_name
 
 WORDS = st.text(max_size=8)
 TABLES = st.dictionaries(WORDS, WORDS, max_size=3)
@@ -50,6 +51,12 @@ def test_json_gives_the_spec_back(spec: EngineSpec) -> None:
 @given(SPECS, SPECS)
 def test_digests_differ_exactly_when_fields_do(one: EngineSpec, other: EngineSpec) -> None:
     assert (one.digest == other.digest) == (not difference(one, other))
+
+
+@given(SPECS)
+def test_names_stay_in_their_folder(spec: EngineSpec) -> None:
+    assert is_engine_name(spec.folder_name) and spec.folder_name.endswith(spec.digest[:12])
+    assert Path(spec.folder_name).name == spec.folder_name
 
 
 @given(SPECS)
