@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vr_trt.engines.build import BuildRequest
     from vr_trt.engines.cache import Canvas
     from vr_trt.engines.profiles import Profile
 
 app = typer.Typer(help="Build, check and list engines.", no_args_is_help=True)
 
-DEFAULT_BACKENDS = ("tensorrt-rtx", "onnxruntime")
+DEFAULT_BACKENDS = ("tensorrt-rtx", "tensorrt", "onnxruntime")
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
 
@@ -212,23 +214,20 @@ def _options(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _usable_backends(asked: "BuildRequest", says: "object") -> list[str]:
-    """The backends that build here; the others are named once."""
+def _usable_backends(asked: "BuildRequest", says: "Callable[[str], None]") -> list[str]:
+    """The backends that build for what is asked here; those that lack a package are named once."""
     from vr_trt.engines.builder import find_builder
     from vr_trt.errors import ModelError
 
-    assert callable(says)
-    usable, reasons = [], []
-    for name in DEFAULT_BACKENDS:
-        if name == "onnxruntime" and asked.targets:
-            continue  # chips were named
-        reason = find_builder(name).available()
-        if reason:
-            reasons.append(reason)
-        else:
-            usable.append(name)
+    builders = [find_builder(name) for name in DEFAULT_BACKENDS]
+    if asked.targets:  # only those for these chips; if none is, the first says why
+        wanted = set(asked.targets)
+        builders = [b for b in builders if wanted <= set(b.targets)] or builders[:1]
+    reasons = {builder.name: builder.available() for builder in builders}
+    usable = [name for name, reason in reasons.items() if reason is None]
     if not usable:
-        raise ModelError("; ".join(reasons))
-    for reason in reasons:
-        says(f"skipped: {reason}")
+        raise ModelError("; ".join(reason for reason in reasons.values() if reason))
+    for name, reason in reasons.items():
+        if reason and name != "tensorrt":  # whose absence is no news without its GPU
+            says(f"skipped: {reason}")
     return usable
