@@ -68,8 +68,8 @@ def build(
     with build_display(json) as display:
         for name in [backend] if backend else _usable_backends(asked, display.says):
             wanted = replace(asked, backend=name)
-            if name == "onnxruntime" and not backend:  # beside the GPU's, it is the check
-                wanted = replace(wanted, default_precision="fp32", targets=())
+            if name == "onnxruntime":  # fp32 is what a CPU is fast in, and what others are held to
+                wanted = replace(wanted, default_precision="fp32")
             build_engines(wanted, display.watch(wanted))
         display.finish()
 
@@ -115,6 +115,9 @@ def prune(
         float | None,
         typer.Option("--keep-gb", help="Keep this much at most, the last used first.", min=0),
     ] = None,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="The graphs too; a build makes them again.")
+    ] = False,
     stale: Annotated[bool, typer.Option("--stale", help="Those that verify calls stale.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: Json = False,
@@ -128,6 +131,7 @@ def prune(
         unused_for_days=unused_for,
         keep_bytes=None if larger_than is None else int(larger_than * 1e9),
         stale=stale,
+        graphs=graphs,
     )
     show_removed(prune_engines(rule, dry_run=dry_run), dry_run, json)
 

@@ -179,6 +179,15 @@ def test_stale_ones_go_only_if_asked(
     assert list(EngineCache(tmp_path).engines()) == []
 
 
+def test_graphs_go_only_if_asked(engines: list[Engine], tmp_path: Path) -> None:
+    (tmp_path / "graphs" / "nano-fp32").mkdir(parents=True)
+    (tmp_path / "graphs" / "nano-fp32" / "x.onnx").write_text("graph")
+    assert removed(tmp_path) == {}
+    assert removed(tmp_path, graphs=True) == {"nano-fp32": "graphs"}
+    assert [p.name for p in (tmp_path / "graphs").iterdir()] == [".locks"]
+    assert {f.state for f in examine(tmp_path)} == {"ok"}
+
+
 def test_a_cache_that_is_not_there(tmp_path: Path) -> None:
     assert list(examine(tmp_path / "none")) == [] and removed(tmp_path / "none") == {}
     assert not (tmp_path / "none").exists()
