@@ -33,6 +33,10 @@ def measure(folder: Path, stage: str, width: int, height: int) -> tuple[int, int
     if stage == "generator":
         GeneratorStage(model, 0).restore(0, np.zeros((1, 16, LATENTS, *latent), np.float32))
         return _peak(), 0
+    if stage == "image":
+        picture = EncodeStream(model).image(np.zeros((1, 3, 1, height, width), np.float32))
+        DecodeStream(model).image(GeneratorStage(model, 0).restore(0, picture))
+        return _peak(), 0
     encodes = stage == "encode"
     stream = EncodeStream(model) if encodes else DecodeStream(model)
     for call in range(CALLS):
@@ -60,7 +64,7 @@ def measured_apart(folder: Path, stage: str, size: tuple[int, int]) -> tuple[int
 
 def law(folder: Path) -> Law:
     """The law of the model in `folder`: the larger figure of the two sizes for each term."""
-    stages = ("encode", "decode", "generator")
+    stages = ("encode", "decode", "generator", "image")
     base = max(measured_apart(folder, stage, TINY)[0] for stage in stages)
     per_pixel = dict.fromkeys(stages, 0.0)
     states = dict.fromkeys(stages, 0.0)
@@ -78,6 +82,8 @@ def law(folder: Path) -> Law:
         generator=round(per_pixel["generator"] / LATENTS),
         encode_state=round(states["encode"]),
         decode_state=round(states["decode"]),
+        image=round(per_pixel["image"]),
+        attention=2 * 4,  # scores and their softmax, in float32
     )
 
 

@@ -73,16 +73,17 @@ def _package(name: str, remedy: str, needed: bool) -> Finding:
 
 
 def _codecs() -> Iterator[Finding]:
-    if find_spec("av") is None:
+    remedy = "pip install --force-reinstall av"
+    try:
+        codecs = import_module("av.codec").codecs_available
+    except ImportError as error:  # absent, or a library that it links to is
+        yield Finding(name="codecs", ok=False, detail=str(error), remedy=remedy, needed=True)
         return
-    codecs = import_module("av.codec").codecs_available
     for title, wanted in (("decoders", DECODERS), ("encoders", ENCODERS)):
         there = [name for name in wanted if name in codecs]
         absent = [name for name in wanted if name not in codecs]
         detail = ", ".join(there) + (f"; without {', '.join(absent)}" if absent else "")
-        yield Finding(
-            name=title, ok=wanted[0] in there, detail=detail, remedy="pip install av", needed=True
-        )
+        yield Finding(name=title, ok=wanted[0] in there, detail=detail, remedy=remedy, needed=True)
 
 
 def _cpu() -> Finding:

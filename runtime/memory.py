@@ -12,11 +12,12 @@ if TYPE_CHECKING:  # `doctor` asks for the memory where ONNX Runtime may be miss
     from vr_trt.runtime.model import Manifest
 
 MIB = 1 << 20
+PIXELS_PER_LATENT = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Law:
-    """Bytes of a run on ONNX Runtime's CPU provider; all but `base` per pixel of the canvas."""
+    """Bytes of a run on ONNX Runtime's CPU provider, per pixel of the canvas if not said."""
 
     base: float  # interpreter, libraries, graphs and weights
     encode: float  # the fullest call of the encoder, with its input, output and states
@@ -24,6 +25,8 @@ class Law:
     generator: float  # one window, for each latent of it
     encode_state: float  # between calls
     decode_state: float
+    image: float  # the fullest stage of a single picture
+    attention: float  # of the VAE, for each pair of latent pixels of a frame
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,7 @@ class Load:
     output_frame_bytes: int
     source_pixels: int
     window_latents: int
+    chunk_latents: int  # of the largest VAE call
     frames_in_flight: int  # waiting for their latents to come back
     queued_frames: int  # each way
     video: bool  # False for a single image, which has no state
@@ -45,12 +49,14 @@ NANO = Law(
     base=106 * MIB,
     encode=4090,
     decode=8652,
-    generator=297,
+    generator=300,
     encode_state=502,
     decode_state=1281,
+    image=1295,
+    attention=8,
 )
-# What whole runs may take beyond that, since the arena is never packed: runs at 360p and 540p were
-# measured within 2 % of their stages.
+# What whole runs may take beyond that, since the arena is never packed: runs of the embedded model at
+# 360p, 540p and 720p were measured within 2 % of the law.
 ARENA = 1.05
 
 
@@ -65,13 +71,16 @@ def stage_bytes(law: Law, load: Load) -> dict[str, float]:
     """What is held while each stage runs, beside the program and the frames."""
     pixels = load.canvas_pixels
     states = (law.encode_state + law.decode_state) * pixels if load.video else 0.0
-    chunk = 4 * 3 * pixels
-    return {
-        "to_model": states + 4 * 3 * 4 * load.source_pixels + 5 * chunk,
-        "encode": law.encode * pixels + (law.decode_state * pixels if load.video else 0),
+    picture, source = 4 * 3 * pixels, 4 * 3 * 4 * load.source_pixels
+    ends = {"to_model": states + source + 5 * picture, "to_video": states + source + 13 * picture}
+    # Half way through the VAE every latent pixel looks at every other: beside little else.
+    attention = law.attention * (pixels / PIXELS_PER_LATENT) ** 2 * load.chunk_latents
+    if not load.video:
+        return ends | {"image": max(law.image * pixels, attention)}
+    return ends | {
+        "encode": max(law.encode * pixels, attention) + law.decode_state * pixels,
         "generator": states + law.generator * pixels * load.window_latents,
-        "decode": law.decode * pixels + (law.encode_state * pixels if load.video else 0),
-        "to_video": states + 4 * 3 * 4 * load.source_pixels + 13 * chunk,
+        "decode": max(law.decode * pixels, attention) + law.encode_state * pixels,
     }
 
 

@@ -43,8 +43,8 @@ class TinyModel(ModelFiles):
 def make_tiny_model(folder: Path, generator: GeneratorConfig = TINY_3B) -> TinyModel:
     """Write the weights to `folder`."""
     files = folder / "generator.safetensors", folder / "vae.safetensors"
-    for path, config in zip(files, (generator, TINY_VAE), strict=True):
-        save_file({k: v.contiguous() for k, v in loud_weights(config).items()}, path)
+    for path, weights in zip(files, (loud_weights(generator), loud_weights(TINY_VAE)), strict=True):
+        save_file({k: v.contiguous() for k, v in weights.items()}, path)
     return TinyModel(
         name="tiny",
         generator=generator,

@@ -121,6 +121,21 @@ def test_bf16_stays_near(config: GeneratorConfig) -> None:
     assert relative_rms(rough, exact) < 0.05
 
 
+def test_sizes_come_from_the_reference_s_arguments() -> None:
+    configs = golden_json("dit_cases.json")["configs"]
+    old, new = (configs[name]["params"] for name in ("v1_tiny", "v2_tiny"))
+    sizes = {"expand_ratio": 3, "norm_eps": 1e-3, "vid_in_channels": 9, "vid_out_channels": 4}
+    seven, three = (generator_from_reference({**params, **sizes}) for params in (old, new))
+    assert (seven.mlp_width, three.mlp_width) == (3 * 64, 256)
+    assert (seven.norm_eps, three.norm_eps) == (1e-3, 1e-3)
+    assert (three.vid_in_channels, three.vid_out_channels) == (9, 4)
+    assert (seven.shared_from, three.shared_from) == (seven.layers, 2)
+    assert (seven.output_norm, three.output_norm) == (False, True)
+    assert (seven.last_block_text, three.last_block_text) == (True, False)
+    wider = generator_from_reference({**new, "vid_dim": 100, "txt_dim": 100, "emb_dim": 600})
+    assert wider.mlp_width == 512  # 266, up to a multiple of 256
+
+
 @pytest.mark.parametrize(
     ("entry", "value"),
     [

@@ -1,6 +1,7 @@
 """Windows: the reference's lists, and what must hold for every grid."""
 
 import json
+import math
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_window_lists_of_the_reference(
 @pytest.mark.parametrize("size", [(45, 80), (67, 120), (68, 120), (90, 160), (134, 240)])
 def test_wide_screen_windows_are_those_of_720p(size: tuple[int, int]) -> None:
     assert window_size((6, *size)) == (2, 15, 27)
+
+
+@given(st.integers(1, 60), st.integers(1, 300), st.integers(1, 300))
+def test_window_sizes_are_the_formula_s(frames: int, rows: int, columns: int) -> None:
+    scale = math.sqrt((45 * 80) / (rows * columns))
+    sizes = (round(rows * scale), round(columns * scale))
+    wanted = (math.ceil(min(frames, 30) / 4), *(math.ceil(size / 3) for size in sizes))
+    assert window_size((frames, rows, columns)) == wanted
 
 
 def test_windows_grow_no_longer_than_30_frames_allow() -> None:

@@ -11,13 +11,23 @@ from vr_trt.engines.host_memory import available_bytes
 from vr_trt.runtime.memory import ARENA, Law, Load, law_of, peak_bytes, stage_bytes
 from vr_trt.runtime.model import read_manifest
 
-LAW = Law(base=1000, encode=10, decode=20, generator=1, encode_state=3, decode_state=4)
+LAW = Law(
+    base=1000,
+    encode=10,
+    decode=20,
+    generator=1,
+    encode_state=3,
+    decode_state=4,
+    image=9,
+    attention=0,
+)
 LOAD = Load(
     canvas_pixels=100,
     source_frame_bytes=7,
     output_frame_bytes=5,
     source_pixels=0,
     window_latents=6,
+    chunk_latents=2,
     frames_in_flight=4,
     queued_frames=2,
     video=True,
@@ -33,9 +43,17 @@ def test_the_largest_stage_and_what_stays() -> None:
     assert peak_bytes(LAW, LOAD) == int(1000 + (4 + 2) * 7 + 2 * 5 + ARENA * largest)
 
 
+def test_attention_grows_with_the_square_of_the_picture() -> None:
+    law = replace(LAW, attention=8)
+    assert stage_bytes(law, LOAD)["decode"] == stage_bytes(LAW, LOAD)["decode"]
+    large = replace(LOAD, canvas_pixels=64_000)
+    assert stage_bytes(law, large)["decode"] == 8 * 1000**2 * 2 + 3 * 64_000
+
+
 def test_an_image_has_no_state() -> None:
     image = stage_bytes(LAW, replace(LOAD, video=False, window_latents=1))
-    assert (image["encode"], image["generator"], image["decode"]) == (1000, 100, 2000)
+    assert image["image"] == 900 and "decode" not in image
+    assert image["to_video"] == stage_bytes(LAW, LOAD)["to_video"] - 700
 
 
 def test_a_large_source_counts() -> None:
