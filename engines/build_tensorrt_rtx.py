@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
 from vr_trt.engines.chips import CHIPS, check_chip, listed
@@ -21,6 +21,9 @@ from vr_trt.engines.tensorrt_network import (
     set_shapes,
 )
 from vr_trt.errors import ModelError
+
+if TYPE_CHECKING:
+    import tensorrt_rtx as trt
 
 PACKAGE = "tensorrt-rtx"
 TARGETS = (75, 80, 86, 89, 120, 121)
@@ -111,7 +114,7 @@ class TensorRtRtxBuilder:
         )
 
 
-def _configure(config: Any, library: Any, spec: EngineSpec) -> None:
+def _configure(config: "trt.IBuilderConfig", library: Any, spec: EngineSpec) -> None:
     config.num_compute_capabilities = len(spec.targets)
     for i, sm in enumerate(spec.targets):
         config.set_compute_capability(getattr(library.ComputeCapability, f"SM{sm}"), i)

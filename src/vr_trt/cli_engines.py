@@ -53,7 +53,7 @@ def build(
 
     row = _profile(profile)
     asked = BuildRequest(
-        model=model,
+        model=_located(model),
         profile=row.name,
         canvas=_canvas(size, row),
         backend=backend or "",
@@ -167,6 +167,11 @@ def debug(
     from vr_trt.engines.polygraphy_tool import run_polygraphy
 
     raise typer.Exit(run_polygraphy("compare" if compare else "reduce", graph))
+
+
+def _located(model: str) -> str:
+    """A folder by its whole path, so that its engines know it from anywhere."""
+    return str(Path(model).resolve()) if Path(model, "manifest.json").is_file() else model
 
 
 def _profile(name: str) -> "Profile":
