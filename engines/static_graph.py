@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vr_trt.engines.graphs import WindowTables
 
 LATENT = 8  # pixels of a latent pixel
-RECIPE = 1  # raised when the same graph and canvas would give another result
+RECIPE = 2  # raised when the same graph and canvas would give another result
 
 
 def fix_size(path: Path, out: Path, canvas: Canvas, tables: "WindowTables") -> None:
@@ -34,11 +34,28 @@ def fix_size(path: Path, out: Path, canvas: Canvas, tables: "WindowTables") -> N
         _fix_generator(model, canvas, tables)
     else:
         _fix_coder(model, canvas)
+    _use_standard_attention(model)
     del model.graph.value_info[:]  # their sizes are names that no longer exist
     for value in model.graph.input:
         if any(not size.HasField("dim_value") for size in value.type.tensor_type.shape.dim):
             raise ModelError(f"{path}: the size of its input {value.name} is not known: export it")
     onnx.save(model, out)
+
+
+def _use_standard_attention(model: "ModelProto") -> None:
+    """Undo `export.onnx_cpu`: ONNX Runtime's own attention becomes the standard operator."""
+    from onnx import helper
+
+    for node in model.graph.node:
+        if node.op_type != "MultiHeadAttention":
+            continue
+        heads = next(a.i for a in node.attribute if a.name == "num_heads")
+        kept = [a for a in node.attribute if a.name != "num_heads"]
+        del node.attribute[:]
+        node.op_type, node.domain = "Attention", ""
+        node.attribute.extend(kept)
+        for name in ("q_num_heads", "kv_num_heads"):
+            node.attribute.append(helper.make_attribute(name, heads))
 
 
 def _fix_coder(model: "ModelProto", canvas: Canvas) -> None:
