@@ -87,6 +87,11 @@ class WindowTables:
     rope: Literal["language", "pixel"]
 
 
+def graph_store(cache: Path | None = None) -> Store:
+    """Where graphs are kept."""
+    return Store((cache or cache_folder()) / "graphs")
+
+
 def find_graphs(
     request: GraphRequest, watch: Callable[[Moment], None], cache: Path | None = None
 ) -> Graphs:
@@ -97,7 +102,7 @@ def find_graphs(
     source = _source(request, watch)
     if isinstance(source, Graphs):
         return source
-    return _found_or_made(request, Store((cache or cache_folder()) / "graphs"), source)
+    return _found_or_made(request, graph_store(cache), source)
 
 
 def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs | None:
@@ -105,7 +110,7 @@ def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs 
     source = _source(request, lambda moment: None)
     if isinstance(source, Graphs):
         return source
-    place = Store((cache or cache_folder()) / "graphs").path(source.name)
+    place = graph_store(cache).path(source.name)
     if not (place / MANIFEST).is_file():
         return None
     return _graphs(request, place, _read_manifest(place))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vr_trt.engines.cache import EngineCache
+from vr_trt.engines.graphs import graph_store
 from vr_trt.engines.spec import is_engine_name
-from vr_trt.engines.store import Store, cache_folder, folder_bytes
+from vr_trt.engines.store import Store, folder_bytes
 from vr_trt.engines.verify import Finding, examine
 
 DAY = 86400
@@ -21,12 +22,14 @@ class PruneRule:
     unused_for_days: float | None = None  # since it was built or opened
     keep_bytes: int | None = None  # those used last stay
     stale: bool = False
+    graphs: bool = False  # what engines were built from: large, and made again when needed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removal:
     """A folder that goes, or would go."""
 
+    store: Store
     name: str
     reason: str
     bytes: int
@@ -39,26 +42,31 @@ def prune_engines(
 
     Folders that are not named as engines are, and those that a process is making, are left alone. With `dry_run` nothing changes.
     """
-    store = EngineCache(cache).store
-    chosen = list(_chosen(store, rule, cache))
-    chosen += [
-        Removal(
-            name=path.name, reason="left by a process that was killed", bytes=folder_bytes(path)
-        )
-        for place in (store, Store((cache or cache_folder()) / "graphs"))
-        for path in place.leftovers()
-    ]
+    engines, graphs = EngineCache(cache).store, graph_store(cache)
+    chosen = [*_chosen(engines, rule, cache), *_leftovers(engines), *_leftovers(graphs)]
+    if rule.graphs:
+        chosen += [_removal(graphs, name, "graphs") for name in graphs.names()]
     if dry_run:
         return chosen
     for removal in chosen:
-        if removal.name.startswith("."):
+        store, name = removal.store, removal.name
+        if name.startswith("."):
             continue
-        with store.lock(removal.name):
-            if store.path(removal.name).is_dir():
-                store.remove(removal.name)
-    for place in (store, Store((cache or cache_folder()) / "graphs")):
-        place.remove_leftovers()
+        with store.lock(name):
+            if store.path(name).is_dir():
+                store.remove(name)
+    for store in (engines, graphs):
+        store.remove_leftovers()
     return chosen
+
+
+def _leftovers(store: Store) -> Iterator[Removal]:
+    for path in store.leftovers():
+        yield _removal(store, path.name, "left by a process that was killed")
+
+
+def _removal(store: Store, name: str, reason: str) -> Removal:
+    return Removal(store=store, name=name, reason=reason, bytes=folder_bytes(store.path(name)))
 
 
 def _chosen(store: Store, rule: PruneRule, cache: Path | None) -> Iterator[Removal]:
@@ -70,7 +78,7 @@ def _chosen(store: Store, rule: PruneRule, cache: Path | None) -> Iterator[Remov
         if not reason and rule.keep_bytes is not None and kept + size > rule.keep_bytes:
             reason = f"more than {rule.keep_bytes / 1e9:g} GB, and others were used later"
         if reason:
-            yield Removal(name=finding.name, reason=reason, bytes=size)
+            yield _removal(store, finding.name, reason)
         else:
             kept += size
 

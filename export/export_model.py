@@ -18,6 +18,7 @@ from vr_trt.errors import UsageError
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.models import ModelFiles
+from vr_trt.export.onnx_cpu import attend_blockwise
 from vr_trt.export.onnx_graph import Trace, describe, trace
 from vr_trt.export.onnx_weights import SharedWeights
 from vr_trt.export.stages import StageShape, coder_stages, generator_stages
@@ -44,7 +45,8 @@ class ExportPlan:
     shape: StageShape | None = None
     profile: str | None = None
     networks: Collection[str] = NETWORKS
-    store_half: bool = False  # fp32 weights stored in fp16, cast when a graph is loaded
+    cut: bool = False  # the VAE's high resolutions as stages of their own, one frame a call
+    embed: bool = False  # for ONNX Runtime on a CPU: its attention, weights stored in fp16
 
     def __post_init__(self) -> None:
         if self.precision not in DTYPES:
@@ -85,10 +87,12 @@ def _write_stages(
     for network in NETWORKS:
         if network not in plan.networks:
             continue
-        with SharedWeights(folder / f"{network}.bin", half=plan.store_half) as weights:
+        with SharedWeights(folder / f"{network}.bin", half=plan.embed) as weights:
             for stage in _stages(plan, network):
                 said(f"{stage.name}: tracing")
                 model = trace(stage)
+                if plan.embed:
+                    attend_blockwise(model)
                 describe(model, _metadata(plan, hashes))
                 path = folder / f"{stage.name}.onnx"
                 weights.save(model, path)
@@ -129,6 +133,7 @@ def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:
         lambda: fold(config.vae, weights, VIDEO, dtype),
         lambda: fold(config.vae, weights, IMAGE, dtype),
         plan.shape,
+        cut=plan.cut,
     )
 
 

@@ -25,6 +25,7 @@ from vr_trt.export.vae import Decoder, Encoder
 from vr_trt.kernels.windows import any_size_tables
 
 Coder = Encoder | Decoder
+Half = Literal["", "fine", "coarse"]
 LATENT = 8  # pixels of a latent pixel, along rows and columns
 # What a graph of any size is traced with: h and w without a common factor tell the axes apart.
 TRACED_LATENT = (6, 10)
@@ -41,7 +42,6 @@ class StageShape:
     width: int
     latents: int  # of a generator window
     step: int = 1  # latents of a VAE step
-    cut: bool = False  # the VAE's high resolutions as stages of their own, one frame a call
 
     def __post_init__(self) -> None:
         if self.height % 16 or self.width % 16 or min(self.height, self.width) < 16:
@@ -63,7 +63,7 @@ class Part:
     """A network, or its half of high (`fine`) or low (`coarse`) resolutions."""
 
     network: Coder
-    half: Literal["", "fine", "coarse"] = ""
+    half: Half = ""
 
     @property
     def states(self) -> list[str]:
@@ -115,17 +115,19 @@ class StepStage(nn.Module):
 
 
 def coder_stages(
-    video: Callable[[], Coder], picture: Callable[[], Coder], shape: StageShape | None
+    video: Callable[[], Coder],
+    picture: Callable[[], Coder],
+    shape: StageShape | None,
+    *,
+    cut: bool = False,
 ) -> Iterator[Trace]:
     """`encode_*` or `decode_*`: start and step of the video network, image of the picture's.
 
-    Cut by resolution, start and step of either half. Without a `shape`, for every size. Networks
-    are made when their turn comes, one at a time.
+    With `cut`, start and step of its halves of high and of low resolution, the former of one frame
+    a call. Without a `shape`, for every size. Networks are made when their turn comes.
     """
     network = video()
-    halves: tuple[Literal["", "fine", "coarse"], ...] = ("",)
-    if shape and shape.cut:
-        halves = ("fine", "coarse")
+    halves: tuple[Half, ...] = ("fine", "coarse") if cut else ("",)
     for half in halves:
         part = Part(network=network, half=half)
         x = _example(part, START_LATENTS, START_FRAMES, shape)

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,19 @@ def test_what_changed_is_said(
     assert [change.split()[0] for change in row["changes"]] == ["onnx", "precision"]
     assert "precision fp32 -> fp16" in row["changes"]
     assert Path(row["plan"]).is_file()
+
+
+def test_engines_know_their_model_from_anywhere(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(model).parent)
+    assert build(Path(model).name, "--stage", "generator") == 0
+    monkeypatch.chdir("/")
+    shutil.rmtree(model)
+    make_graphs(Path(model), seed=1)
+    capfd.readouterr()
+    assert exit_code(["engines", "verify"]) == 0
+    assert "stale" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Export nano for every size into the package: `python -m vr_trt.export.nano.embed [FOLDER]`.
 
-The graphs compute in fp32, which CPUs want; their weights are stored in fp16, half the size.
+The graphs compute in fp32, which CPUs want; their weights are stored in fp16, half the size. The
+VAE is cut by resolution, which takes half the memory.
 """
 
 import sys
@@ -14,7 +15,9 @@ SHIPPED = Path(__file__).resolve().parents[2] / "engines" / "nano"
 
 def embed(folder: Path = SHIPPED) -> Path:
     """Write nano's graphs, weights and manifest; the manifest's path."""
-    return export_model(ExportPlan(model=find_model_files("nano"), store_half=True), folder, print)
+    return export_model(
+        ExportPlan(model=find_model_files("nano"), cut=True, embed=True), folder, print
+    )
 
 
 if __name__ == "__main__":

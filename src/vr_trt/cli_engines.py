@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vr_trt.engines.build import BuildRequest
     from vr_trt.engines.cache import Canvas
     from vr_trt.engines.profiles import Profile
 
 app = typer.Typer(help="Build, check and list engines.", no_args_is_help=True)
 
-DEFAULT_BACKENDS = ("tensorrt-rtx", "onnxruntime")
+DEFAULT_BACKENDS = ("tensorrt-rtx", "tensorrt", "onnxruntime")
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
 
@@ -51,7 +53,7 @@ def build(
 
     row = _profile(profile)
     asked = BuildRequest(
-        model=model,
+        model=_located(model),
         profile=row.name,
         canvas=_canvas(size, row),
         backend=backend or "",
@@ -66,8 +68,8 @@ def build(
     with build_display(json) as display:
         for name in [backend] if backend else _usable_backends(asked, display.says):
             wanted = replace(asked, backend=name)
-            if name == "onnxruntime" and not backend:  # beside the GPU's, it is the check
-                wanted = replace(wanted, default_precision="fp32", targets=())
+            if name == "onnxruntime":  # fp32 is what a CPU is fast in, and what others are held to
+                wanted = replace(wanted, default_precision="fp32")
             build_engines(wanted, display.watch(wanted))
         display.finish()
 
@@ -113,6 +115,9 @@ def prune(
         float | None,
         typer.Option("--keep-gb", help="Keep this much at most, the last used first.", min=0),
     ] = None,
+    graphs: Annotated[
+        bool, typer.Option("--graphs", help="The graphs too; a build makes them again.")
+    ] = False,
     stale: Annotated[bool, typer.Option("--stale", help="Those that verify calls stale.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: Json = False,
@@ -126,6 +131,7 @@ def prune(
         unused_for_days=unused_for,
         keep_bytes=None if larger_than is None else int(larger_than * 1e9),
         stale=stale,
+        graphs=graphs,
     )
     show_removed(prune_engines(rule, dry_run=dry_run), dry_run, json)
 
@@ -161,6 +167,11 @@ def debug(
     from vr_trt.engines.polygraphy_tool import run_polygraphy
 
     raise typer.Exit(run_polygraphy("compare" if compare else "reduce", graph))
+
+
+def _located(model: str) -> str:
+    """A folder by its whole path, so that its engines know it from anywhere."""
+    return str(Path(model).resolve()) if Path(model, "manifest.json").is_file() else model
 
 
 def _profile(name: str) -> "Profile":
@@ -212,23 +223,20 @@ def _options(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _usable_backends(asked: "BuildRequest", says: "object") -> list[str]:
-    """The backends that build here; the others are named once."""
+def _usable_backends(asked: "BuildRequest", says: "Callable[[str], None]") -> list[str]:
+    """The backends that build for what is asked here; those that lack a package are named once."""
     from vr_trt.engines.builder import find_builder
     from vr_trt.errors import ModelError
 
-    assert callable(says)
-    usable, reasons = [], []
-    for name in DEFAULT_BACKENDS:
-        if name == "onnxruntime" and asked.targets:
-            continue  # chips were named
-        reason = find_builder(name).available()
-        if reason:
-            reasons.append(reason)
-        else:
-            usable.append(name)
+    builders = [find_builder(name) for name in DEFAULT_BACKENDS]
+    if asked.targets:  # only those for these chips; if none is, the first says why
+        wanted = set(asked.targets)
+        builders = [b for b in builders if wanted <= set(b.targets)] or builders[:1]
+    reasons = {builder.name: builder.available() for builder in builders}
+    usable = [name for name, reason in reasons.items() if reason is None]
     if not usable:
-        raise ModelError("; ".join(reasons))
-    for reason in reasons:
-        says(f"skipped: {reason}")
+        raise ModelError("; ".join(reason for reason in reasons.values() if reason))
+    for name, reason in reasons.items():
+        if reason and name != "tensorrt":  # whose absence is no news without its GPU
+            says(f"skipped: {reason}")
     return usable

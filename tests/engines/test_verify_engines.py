@@ -20,16 +20,29 @@ from vr_trt.errors import ModelError
 CANVAS = Canvas(width=SIZE[0], height=SIZE[1], latents=6, step=1)
 
 
-@pytest.fixture
-def engines(tmp_path: Path) -> list[Engine]:
-    """Of two stages, in the cache `tmp_path`."""
+def build(cache: Path) -> None:
+    """Two stages of a model in `cache`/model."""
     request = BuildRequest(
-        model=str(make_graphs(tmp_path / "model")),
+        model=str(make_graphs(cache / "model")),
         profile="360p",
         canvas=CANVAS,
         backend="onnxruntime",
     )
-    return [outcome.engine for outcome in build_engines(request, None, tmp_path)]
+    build_engines(request, None, cache)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("built")
+    build(folder)
+    return folder / "engines"
+
+
+@pytest.fixture
+def engines(built: Path, tmp_path: Path) -> list[Engine]:
+    """Of two stages, in the cache `tmp_path`, which holds nothing else."""
+    shutil.copytree(built, tmp_path / "engines")
+    return list(EngineCache(tmp_path).engines())
 
 
 def findings(cache: Path) -> dict[str, Finding]:
@@ -104,8 +117,9 @@ def test_stale_by_the_backends_version(
 
 
 def test_stale_by_our_recipe_and_by_the_graph(
-    engines: list[Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    build(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(OnnxRuntimeBuilder, "recipe", 2)
         assert {f.detail for f in examine(tmp_path)} == {"recipe 1 -> 2"}
@@ -177,6 +191,15 @@ def test_stale_ones_go_only_if_asked(
     assert removed(tmp_path) == {}
     assert set(removed(tmp_path, stale=True).values()) == {"stale: recipe 1 -> 2"}
     assert list(EngineCache(tmp_path).engines()) == []
+
+
+def test_graphs_go_only_if_asked(engines: list[Engine], tmp_path: Path) -> None:
+    (tmp_path / "graphs" / "nano-fp32").mkdir(parents=True)
+    (tmp_path / "graphs" / "nano-fp32" / "x.onnx").write_text("graph")
+    assert removed(tmp_path) == {}
+    assert removed(tmp_path, graphs=True) == {"nano-fp32": "graphs"}
+    assert [p.name for p in (tmp_path / "graphs").iterdir()] == [".locks"]
+    assert {f.state for f in examine(tmp_path)} == {"ok"}
 
 
 def test_a_cache_that_is_not_there(tmp_path: Path) -> None:

@@ -153,4 +153,4 @@ def test_unknown_choices_are_named(tiny: TinyModel) -> None:
 )
 def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"multiples of 16|at least one latent"):
-        replace(StageShape(height=32, width=32, latents=1), **wrong)  # type: ignore[arg-type]
+        replace(StageShape(height=32, width=32, latents=1), **wrong)

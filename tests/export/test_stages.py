@@ -116,7 +116,7 @@ def test_generator_of_any_size_of_the_7b(
 
 
 def test_weights_stored_in_half_are_cast_at_load(tiny: TinyModel, exported: Make) -> None:
-    plan = ExportPlan(model=tiny, shape=LANDSCAPE, networks=["generator"], store_half=True)
+    plan = ExportPlan(model=tiny, shape=LANDSCAPE, networks=["generator"], embed=True)
     given = exported(plan)
     check_generator(given, (3, 2, 6), LIMITS["fp16"])
     model = given.model("generator")
@@ -149,8 +149,8 @@ def test_bf16_graphs_are_valid(network: str, tiny: TinyModel, exported: Make) ->
 
 @pytest.mark.slow
 def test_stages_cut_by_resolution_in_onnx_runtime(tiny: TinyModel, exported: Make) -> None:
-    shape = StageShape(height=32, width=48, latents=3, step=2, cut=True)
-    given, plain = exported(ExportPlan(model=tiny, shape=shape)), Plain()
+    shape = StageShape(height=32, width=48, latents=3, step=2)
+    given, plain = exported(ExportPlan(model=tiny, shape=shape, cut=True)), Plain()
     x, z = normal(1, 3, 13, 32, 48), normal(1, 16, 4, 4, 6)
 
     def halves(stage: str, parts: list[torch.Tensor], came: str, result: str) -> torch.Tensor:
