@@ -6,7 +6,6 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 MODEL     ?= nano
 PROFILE   ?= 360p
-PRECISION ?= fp32
 DEMO      ?= demo
 
 .PHONY: help run test test-all check fmt engines bench clean
@@ -46,6 +45,14 @@ check: $(VENV)/.dev ## format, lint, types
 
 fmt: $(VENV)/.dev   ## format and fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+# What is not named is left to the tool: PRECISION= BACKEND= SM=
+engines: $(VENV)/.dev ## build a profile's engines; nano's, for two kinds of cards and the CPU, if nothing is named
+	$(BIN)/vr-trt engines build --model $(MODEL) --profile $(PROFILE) $(if $(PRECISION),--precision $(PRECISION)) \
+	  $(if $(BACKEND),--backend $(BACKEND)) $(if $(SM),--sm $(SM))
+
+bench: $(VENV)/.run ## measure nano on this machine, at each profile
+	$(BIN)/python -m vr_trt.bench.profiles --frames 25 360p 540p 720p
 
 clean:    ## remove the environment and what was made
 	rm -rf $(VENV) $(DEMO) out build dist

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 
 from vr_trt.errors import UsageError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "fp8"]
 
 FRAMES_PER_LATENT = 4  # after a shot's first frame, which has a latent of its own
+MIN_TILE = 256  # pixels; below, most of a tile would be its overlap
 _TABLE = Path(__file__).with_name("profiles.toml")
 
 
@@ -24,6 +25,7 @@ class Profile:
     overlap: int  # latents
     latents_per_step: int
     precision: Precision
+    tile: int | None = None  # pixels of a side of the VAE's tiles; None: whole frames
 
     def __post_init__(self) -> None:
         if self.short_side < 16:
@@ -41,6 +43,11 @@ class Profile:
             )
         if self.latents_per_step < 1:
             raise ValueError(f"profile {self.name}: latents_per_step must be 1 or more")
+        if self.tile is not None and (self.tile < MIN_TILE or self.tile % 16):
+            raise ValueError(
+                f"profile {self.name}: tile {self.tile} is no multiple of 16 pixels, "
+                f"{MIN_TILE} or more, nor 'none'"
+            )
         if self.precision not in get_args(Precision):
             raise ValueError(
                 f"profile {self.name}: precision {self.precision!r} is none of "
@@ -59,7 +66,8 @@ def parse_profiles(text: str) -> dict[str, Profile]:
     profiles = {}
     for name, row in tomllib.loads(text).items():
         _check_row(name, row, known)
-        profiles[name] = Profile(name=name, **row)
+        tile = None if row["tile"] == "none" else row["tile"]
+        profiles[name] = Profile(name=name, **{**row, "tile": tile})
     return profiles
 
 
@@ -70,7 +78,8 @@ def _check_row(name: str, row: Any, known: set[str]) -> None:
         raise ValueError(f"profile {name}: unknown keys {', '.join(unknown)}")
     if missing := sorted(known - row.keys()):
         raise ValueError(f"profile {name}: missing keys {', '.join(missing)}")
-    wrong = [key for key in known - {"precision"} if type(row[key]) is not int]
+    whole = known - {"precision"} - ({"tile"} if row["tile"] == "none" else set())
+    wrong = [key for key in whole if type(row[key]) is not int]
     if wrong:
         raise ValueError(f"profile {name}: {', '.join(sorted(wrong))} must be whole numbers")
 

@@ -7,6 +7,8 @@ weight sharing and head; the configuration says which, the classes hold one code
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from vr_trt.errors import UsageError
+
 Rope = Literal["language", "pixel"]  # 3B: integer positions, text rotated; 7B: -1..1 per window
 Mlp = Literal["swiglu", "gelu"]
 
@@ -86,18 +88,67 @@ def generator_7b_style(
     )
 
 
+WINDOW_METHODS = ("720pwin_by_size_bysize", "720pswin_by_size_bysize")  # even and odd blocks
+# What the networks here are built for; anything else in the reference's arguments is refused.
+FIXED_GENERATOR: dict[str, tuple[Any, ...]] = {
+    "patch_size": ([1, 2, 2],),
+    "qk_bias": (False,),
+    "qk_rope": (True,),
+    "rope_type": ("mmrope3d",),
+    "mlp_type": ("swiglu", "normal"),
+    "shared_mlp": (False,),
+    "shared_qkv": (False,),
+}
+FIXED_VAE: dict[str, tuple[Any, ...]] = {
+    "temporal_scale_num": (2,),
+    "spatial_downsample_factor": (8,),
+    "use_quant_conv": (False,),
+    "use_post_quant_conv": (False,),
+}
+
+
+def _refuse_others(params: dict[str, Any], fixed: dict[str, tuple[Any, ...]]) -> None:
+    for name, allowed in fixed.items():
+        if name in params and params[name] not in allowed:
+            raise UsageError(
+                f"a network with {name} {params[name]!r} cannot be built: "
+                f"only {' or '.join(map(repr, allowed))}"
+            )
+
+
 def generator_from_reference(params: dict[str, Any]) -> GeneratorConfig:
-    """The configuration that the reference's constructor arguments `params` describe."""
-    sizes = {
-        "width": params["vid_dim"],
-        "heads": params["heads"],
-        "head_width": params["head_dim"],
-        "layers": params["num_layers"],
-        "text_width": params["txt_in_dim"],
+    """The configuration that the reference's constructor arguments `params` describe.
+
+    UsageError for a network that differs in more than its sizes from the published ones.
+    """
+    width, layers, expand = params["vid_dim"], params["num_layers"], params.get("expand_ratio", 4)
+    methods = [WINDOW_METHODS[layer % 2] for layer in range(layers)]
+    fixed: dict[str, tuple[Any, ...]] = {
+        **FIXED_GENERATOR,
+        "txt_dim": (width,),
+        "emb_dim": (6 * width,),
+        "rope_dim": (params["head_dim"],),
+        "window": ([[4, 3, 3]] * layers,),
+        "window_method": (methods,),
     }
-    if params["mlp_type"] == "swiglu":
-        return generator_3b_style(**sizes, shared_from=params["mm_layers"])
-    return generator_7b_style(**sizes)
+    _refuse_others(params, fixed)
+    swiglu = params["mlp_type"] == "swiglu"
+    return GeneratorConfig(
+        width=width,
+        heads=params["heads"],
+        head_width=params["head_dim"],
+        layers=layers,
+        text_width=params["txt_in_dim"],
+        rope="language" if "rope_type" in params else "pixel",
+        mlp="swiglu" if swiglu else "gelu",
+        mlp_width=swiglu_width(width, expand) if swiglu else expand * width,
+        shared_from=params.get("mm_layers", layers),
+        output_norm=bool(params.get("vid_out_norm")),
+        last_block_text="mm_layers" not in params,
+        vid_in_channels=params["vid_in_channels"],
+        vid_out_channels=params["vid_out_channels"],
+        norm_eps=params.get("norm_eps", 1e-5),
+    )
 
 
 GENERATOR_3B = generator_3b_style(
@@ -135,9 +186,10 @@ VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resne
 
 def vae_from_reference(params: dict[str, Any]) -> VaeConfig:
     """The configuration that the reference's constructor arguments `params` describe."""
-    c = params["block_out_channels"]
+    _refuse_others(params, FIXED_VAE)
+    first, second, third, last = params["block_out_channels"]
     return VaeConfig(
-        channels=(c[0], c[1], c[2], c[3]),
+        channels=(first, second, third, last),
         encoder_resnets=params["layers_per_block"],
         decoder_resnets=params["layers_per_block"] + 1,
         groups=params["norm_num_groups"],

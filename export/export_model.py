@@ -32,6 +32,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 NETWORKS = ("encoder", "generator", "decoder")
 MANIFEST = "manifest.json"
+OURS = (".onnx", ".bin", ".json", ".partial")  # what an export leaves, even one that broke off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,10 +68,20 @@ def export_model(
 
     UsageError if the folder cannot be written or holds other files, ModelError for wrong weights.
     """
+    hashes, text_tokens = plan.model.sha256(), len(plan.model.load_text())
     _claim(folder)
-    hashes = plan.model.sha256()
+    try:
+        stages = _write_stages(plan, folder, hashes, said)
+        return _write_manifest(plan, folder, stages, hashes, text_tokens)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _write_stages(
+    plan: ExportPlan, folder: Path, hashes: dict[str, str], said: Callable[[str], None]
+) -> dict[str, str]:
+    """Write every graph and its weights; each stage's file."""
     stages: dict[str, str] = {}
-    text_tokens = len(plan.model.load_text())
     for network in NETWORKS:
         if network not in plan.networks:
             continue
@@ -85,21 +96,23 @@ def export_model(
                 onnx.checker.check_model(path, full_check=False)
                 stages[stage.name] = path.name
                 said(f"{stage.name}: {path.name}, {weights.size / 1e6:.1f} MB in {network}.bin")
-    return _write_manifest(plan, folder, stages, hashes, text_tokens)
+    return stages
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot write to {folder}: {error.strerror}; give another --out")
 
 
 def _claim(folder: Path) -> None:
     """Make the folder, and make an earlier export in it invalid before it is overwritten."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [p for p in folder.iterdir() if p.suffix not in (".onnx", ".bin", ".json")]
+        foreign = [p for p in folder.iterdir() if p.suffix not in OURS]
         if foreign:
             raise UsageError(f"{folder} holds {foreign[0].name}: give an empty folder with --out")
         (folder / MANIFEST).unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder}: {error.strerror}; give another --out"
-        ) from None
+        raise _unwritable(folder, error) from None
 
 
 def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vr_trt.errors import VrTrtError
+from vr_trt.export.onnx_tidy import tidy
 
 OPSET = 23
 
@@ -53,11 +54,13 @@ def trace(what: Trace) -> ir.Model:
             input_names=list(what.inputs),
             output_names=list(what.outputs),
             dynamic_shapes=what.dynamic,
+            optimize=False,
         )
     if program is None:
         raise VrTrtError(f"PyTorch gave no graph for {what.name}; please report this")
     model = program.model
     model.graph.name = what.name
+    tidy(model)
     _name_by_layer(model.graph)
     return model
 

@@ -11,7 +11,7 @@ from vr_trt.export.clip import crop_to_unit, pad_frames, resize_to_area
 from vr_trt.export.config import generator_from_reference, vae_from_reference
 from vr_trt.export.diffusion import Sampling, condition, sample, shifted_timestep
 from vr_trt.export.generator import Generator
-from vr_trt.export.parity import Case, load_network, read_json, read_tensors, relative_rms
+from vr_trt.export.golden import Case, load_network, read_json, read_tensors, relative_rms
 from vr_trt.export.vae import VideoVae, split_moments
 
 LEVEL = re.compile(r"cns([\d.]+)\.(\w+)")  # one step at a condition noise
@@ -71,6 +71,8 @@ def _chain(
             level = V1_CONDITION_NOISE
             sampling = Sampling(steps=int(many[1]), guidance=float(many[2]), condition_noise=level)
         else:
+            continue
+        if sampling.guidance != 1 and text[1] is None:
             continue
         what = key.rpartition(".")[2]
         if what == "t":  # the shifted noise level of the condition

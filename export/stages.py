@@ -6,7 +6,7 @@ a VAE step. States are named after the layer that keeps them: `state.X` in, `nex
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ LATENT = 8  # pixels of a latent pixel, along rows and columns
 TRACED_LATENT = (6, 10)
 TRACED_LATENTS = 3
 START_LATENTS, START_FRAMES = 2, 5
+FRAMES_PER_LATENT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,7 @@ class StageShape:
     width: int
     latents: int  # of a generator window
     step: int = 1  # latents of a VAE step
+    cut: bool = False  # the VAE's high resolutions as stages of their own, one frame a call
 
     def __post_init__(self) -> None:
         if self.height % 16 or self.width % 16 or min(self.height, self.width) < 16:
@@ -56,30 +58,60 @@ class StageShape:
         return self.width // LATENT
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A network, or its half of high (`fine`) or low (`coarse`) resolutions."""
+
+    network: Coder
+    half: Literal["", "fine", "coarse"] = ""
+
+    @property
+    def states(self) -> list[str]:
+        """The states that this part keeps, in the order of the stages' inputs and outputs."""
+        if not self.half:
+            return self.network.states
+        fine = self.half == "fine"
+        return [n for n in self.network.states if (n in self.network.fine_states) == fine]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The names of what goes in and comes out."""
+        encodes = isinstance(self.network, Encoder)
+        ends = ("x", "latent") if encodes else ("latent", "x")
+        if not self.half:
+            return ends
+        return (ends[0], "features") if encodes == (self.half == "fine") else ("features", ends[1])
+
+    def run(self, x: Tensor, stream: Stream) -> Tensor:
+        """The part's output."""
+        network = getattr(self.network, self.half) if self.half else self.network
+        return network(x, stream)
+
+
 class StartStage(nn.Module):
     """The first call of a shot, or a single picture: no state comes in."""
 
-    def __init__(self, network: Coder) -> None:
+    def __init__(self, part: Part) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.part = part.network, part
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         stream = Stream()
-        out = self.network(x, stream)
-        return out, *(stream.next[name] for name in self.network.states)
+        out = self.part.run(x, stream)
+        return out, *(stream.next[name] for name in self.part.states)
 
 
 class StepStage(nn.Module):
-    """Every later call: the states come in, in the order of `network.states`."""
+    """Every later call: the states come in, in the order of `part.states`."""
 
-    def __init__(self, network: Coder) -> None:
+    def __init__(self, part: Part) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.part = part.network, part
 
     def forward(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
-        stream = Stream(dict(zip(self.network.states, states, strict=True)))
-        out = self.network(x, stream)
-        return out, *(stream.next[name] for name in self.network.states)
+        stream = Stream(dict(zip(self.part.states, states, strict=True)))
+        out = self.part.run(x, stream)
+        return out, *(stream.next[name] for name in self.part.states)
 
 
 def coder_stages(
@@ -87,52 +119,60 @@ def coder_stages(
 ) -> Iterator[Trace]:
     """`encode_*` or `decode_*`: start and step of the video network, image of the picture's.
 
-    Without a `shape`, for every size. Networks are made when their turn comes, one at a time.
+    Cut by resolution, start and step of either half. Without a `shape`, for every size. Networks
+    are made when their turn comes, one at a time.
     """
-    step = shape.step if shape else 1
     network = video()
-    x = _example(network, START_LATENTS, START_FRAMES, shape)
-    yield _trace("start", network, (x,), shape)
-    states = _states(network, x)
-    x = _example(network, step, 4 * step, shape)
-    yield _trace("step", network, (x, states), shape)
-    del network, states
-    network = picture()
-    yield _trace("image", network, (_example(network, 1, 1, shape),), shape)
+    halves: tuple[Literal["", "fine", "coarse"], ...] = ("",)
+    if shape and shape.cut:
+        halves = ("fine", "coarse")
+    for half in halves:
+        part = Part(network=network, half=half)
+        x = _example(part, START_LATENTS, START_FRAMES, shape)
+        yield _trace("start", part, (x,), shape)
+        states = _states(part, x)
+        step = shape.step if shape else 1
+        x = _example(part, step, FRAMES_PER_LATENT * step, shape)
+        yield _trace("step", part, (x, states), shape)
+    del network, part, states
+    part = Part(network=picture())
+    yield _trace("image", part, (_example(part, 1, 1, shape),), shape)
 
 
-def _example(network: Coder, latents: int, frames: int, shape: StageShape | None) -> Tensor:
+def _example(part: Part, latents: int, frames: int, shape: StageShape | None) -> Tensor:
+    """An empty tensor of the input's shape: its pages are never touched."""
     h, w = (shape.h, shape.w) if shape else TRACED_LATENT
-    dtype = network.conv_in.weight.dtype
-    if isinstance(network, Encoder):  # empty: its pages are never touched
-        return torch.empty(
-            1, network.conv_in.in_channels, frames, h * LATENT, w * LATENT, dtype=dtype
-        )
-    return torch.empty(1, network.conv_in.in_channels, latents, h, w, dtype=dtype)
+    network = part.network
+    encodes = isinstance(network, Encoder)
+    sizes = (network.config.latent_channels, latents, h, w)
+    if part.ends[0] == "x":
+        count = 1 if part.half else frames
+        sizes = (network.config.image_channels, count, LATENT * h, LATENT * w)
+    elif part.ends[0] == "features":  # at half the pixels' resolution, one frame a call if fine
+        channels = network.config.channels[0 if encodes else 2]
+        sizes = (channels, frames if encodes else 1, LATENT // 2 * h, LATENT // 2 * w)
+    return torch.empty(1, *sizes, dtype=network.conv_in.weight.dtype)
 
 
-def _states(network: Coder, x: Tensor) -> list[Tensor]:
+def _states(part: Part, x: Tensor) -> list[Tensor]:
     """Empty states of the right shapes, found by running the network on shapes alone."""
     with torch.device("meta"):
-        ghost = network.__class__(network.config, network.form)
+        ghost = Part(
+            network=type(part.network)(part.network.config, part.network.form), half=part.half
+        )
         _, *states = StartStage(ghost)(torch.empty_like(x, device="meta", dtype=torch.float32))
     return [torch.empty(state.shape, dtype=x.dtype) for state in states]
 
 
-def _trace(
-    part: str, network: Coder, arguments: tuple[Any, ...], shape: StageShape | None
-) -> Trace:
-    encodes = isinstance(network, Encoder)
-    states = network.states
+def _trace(call: str, part: Part, arguments: tuple[Any, ...], shape: StageShape | None) -> Trace:
+    verb = "encode" if isinstance(part.network, Encoder) else "decode"
+    came, result = part.ends
     return Trace(
-        name=f"{'encode' if encodes else 'decode'}_{part}",
-        module=StepStage(network) if part == "step" else StartStage(network),
+        name="_".join(word for word in (verb, part.half, call) if word),
+        module=StepStage(part) if call == "step" else StartStage(part),
         arguments=arguments,
-        inputs=[
-            "x" if encodes else "latent",
-            *(f"state.{name}" for name in states if part == "step"),
-        ],
-        outputs=["latent" if encodes else "x", *(f"next.{name}" for name in states)],
+        inputs=[came, *(f"state.{name}" for name in part.states if call == "step")],
+        outputs=[result, *(f"next.{name}" for name in part.states)],
         dynamic=None if shape else _any_size(arguments),
     )
 

@@ -161,6 +161,11 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d((widths[-1], outputs), form.kernel)
         self.states = name_keepers(self)
 
+    @property
+    def fine_states(self) -> list[str]:
+        """The states that `fine` keeps; `coarse` keeps the others."""
+        return [n for n in self.states if n == "conv_in" or n.startswith("down_blocks.0.")]
+
     def fine(self, x: Tensor, stream: Stream) -> Tensor:
         """The full resolution, at the end of which it is halved; any number of frames."""
         return self.down_blocks[0](self.conv_in(x, stream), stream)
@@ -198,6 +203,12 @@ class Decoder(nn.Module):
         self.conv_norm_out = FrameNorm(config.groups, widths[-1], config.norm_eps)
         self.conv_out = CausalConv3d((widths[-1], config.image_channels), form.kernel)
         self.states = name_keepers(self)
+
+    @property
+    def fine_states(self) -> list[str]:
+        """The states that `fine` keeps; `coarse` keeps the others."""
+        fine = ("up_blocks.2.", "up_blocks.3.", "conv_out")
+        return [name for name in self.states if name.startswith(fine)]
 
     def coarse(self, x: Tensor, stream: Stream) -> Tensor:
         """Up to half the resolution, where the number of frames is the final one."""

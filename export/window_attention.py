@@ -49,10 +49,13 @@ def rotate_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (j, j + D / 2): contiguous, for weights that folding has reordered."""
+    """Rotate the pairs (j, j + D / 2): contiguous, for weights that folding has reordered.
+
+    The tables may be wider than x: those that come in as a graph's inputs are fp32 always.
+    """
     half = x.shape[-1] // 2  # slices: exporters make a sequence of a chunk
     a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
 
 def rotate_text(text: Heads, tables: tuple[Tensor, Tensor], rotate: Rotate) -> Heads:

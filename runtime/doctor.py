@@ -1,4 +1,7 @@
-"""What is installed here, what can run, what is missing and how to get it."""
+"""What is installed here, what can run, what is missing and how to get it.
+
+Every dependency may be the missing one: all are imported where they are looked at.
+"""
 
 import os
 import platform
@@ -8,9 +11,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from vr_trt.engines.host_memory import available_bytes
 from vr_trt.errors import VrTrtError
-from vr_trt.runtime.memory import MIB, available_bytes
-from vr_trt.runtime.model import EMBEDDED, Model
+from vr_trt.runtime.memory import MIB
 
 ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
 DECODERS = ("h264", "hevc", "libdav1d", "vp9")
@@ -83,32 +86,20 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _cpu() -> Finding:
-    name = "CPU backend"
-    if find_spec("onnxruntime") is None:
-        return Finding(
-            name=name,
-            ok=False,
-            detail="no ONNX Runtime",
-            remedy="pip install 'vr-trt[cpu]'",
-            needed=True,
-        )
+    """Whether the embedded model can be opened on the CPU."""
+    remedy = "pip install --force-reinstall 'vr-trt[cpu]'"
     try:
+        from vr_trt.runtime.model import EMBEDDED, Model
+
         model = Model(EMBEDDED / "nano")
         model.session("decode_image")
+    except ModuleNotFoundError as error:
+        detail, ok = f"{error.name} is not installed", False
     except VrTrtError as error:
-        return Finding(
-            name=name,
-            ok=False,
-            detail=str(error),
-            remedy="pip install --force-reinstall vr-trt",
-            needed=True,
-        )
-    return Finding(
-        name=name,
-        ok=True,
-        detail=f"runs {model.manifest.model} {model.manifest.version}",
-        needed=True,
-    )
+        detail, ok = str(error), False
+    else:
+        detail, ok = f"runs {model.manifest.model} {model.manifest.version}", True
+    return Finding(name="CPU backend", ok=ok, detail=detail, remedy=remedy, needed=True)
 
 
 def _gpu() -> Finding:

@@ -9,7 +9,7 @@ from vr_trt.kernels.rope import Rope
 from vr_trt.kernels.windows import any_size_tables
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import window_noise
-from vr_trt.runtime.session import Array, Tensor, call
+from vr_trt.runtime.session import Array, Tensor, call, host_floats
 
 PATCH = 2  # latents across one token
 
@@ -32,7 +32,7 @@ class GeneratorStage:
         inputs: dict[str, Array | Tensor] = {"noise": noise, "latent": latents}
         if "plain.index" in session.inputs:
             inputs |= self._tables_of((frames, height // PATCH, width // PATCH))
-        return cast(NDArray[np.float32], call(session, inputs)["restored"].numpy())
+        return host_floats(call(session, inputs)["restored"])
 
     def _tables_of(self, grid: tuple[int, int, int]) -> dict[str, Array]:
         """The tables of a token grid; one grid at a time is kept, a shot has no other."""

@@ -9,14 +9,17 @@ from typing import Any
 
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
+from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 
-IMAGE_STAGES = ("encode_image", "generator", "decode_image")
-VIDEO_STAGES = ("encode_start", "encode_step", "generator", "decode_start", "decode_step")
-STAGES = ("encode_image", "encode_start", "encode_step", "generator") + (
-    "decode_image",
-    "decode_start",
-    "decode_step",
+STAGES = ("encode_image", "generator", "decode_image")
+# The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
+WHOLE = ("encode_start", "encode_step", "decode_start", "decode_step")
+HALVES = tuple(
+    f"{verb}_{half}_{call}"
+    for verb in ("encode", "decode")
+    for half in ("fine", "coarse")
+    for call in ("start", "step")
 )
 EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
 DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
@@ -35,10 +38,13 @@ class Manifest:
     rope: str
     latent_channels: int
     sha256: Mapping[str, str]  # file -> hash, every file of the folder
+    precision: str = "fp32"
+    shape: Mapping[str, int] | None = None  # the one that the graphs are for; None: any
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
-        if missing := [stage for stage in STAGES if stage not in self.stages]:
+        video = HALVES if HALVES[0] in self.stages else WHOLE
+        if missing := [stage for stage in STAGES + video if stage not in self.stages]:
             raise ValueError(f"no stage {', '.join(missing)}")
         if unlisted := sorted(set(self.stages.values()) - set(self.sha256)):
             raise ValueError(f"no hash of {', '.join(unlisted)}")
@@ -99,6 +105,25 @@ def find_model(name: str) -> Path:
     )
 
 
+def check_shape(manifest: Manifest, canvas: Canvas, window_latents: int) -> None:
+    """ModelError if the model's graphs are for one shape and it is not this run's."""
+    if manifest.shape is None:
+        return
+    built = dict(manifest.shape)
+    if window_latents == 1 and "generator_image" in manifest.stages:
+        built["latents"] = 1
+    needed = {"width": canvas.padded_w, "height": canvas.padded_h, "latents": window_latents}
+    if any(built.get(name) != size for name, size in needed.items()):
+        raise ModelError(
+            f"{manifest.model} was exported for {_sizes(built)} and this run needs "
+            f"{_sizes(needed)}: export it with the profile and shape of this input"
+        )
+
+
+def _sizes(shape: Mapping[str, int]) -> str:
+    return f"{shape.get('width')}x{shape.get('height')}, {shape.get('latents')} latents"
+
+
 class Model:
     """Stage sessions of one folder, opened when first asked for."""
 
@@ -106,17 +131,19 @@ class Model:
         """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
         self.folder = folder
         self.manifest = read_manifest(folder)
+        if self.manifest.precision == "bf16":
+            raise ModelError(f"{folder} is in bf16, which ONNX Runtime's CPU cannot run: use fp32")
         verify_files(folder, self.manifest.sha256)
         self._options = options or OrtOptions()
         self._sessions: dict[str, OrtSession] = {}
-        self._cancelled = False
+        self.cancelled = False
 
     def session(self, stage: str) -> OrtSession:
         """The session of `stage`, opened now if it is not."""
         if stage not in self._sessions:
             plan = self.folder / self.manifest.stages[stage]
             self._sessions[stage] = onnxruntime_session.load(plan, self._options)
-            if self._cancelled:
+            if self.cancelled:
                 self._sessions[stage].cancel()
         return self._sessions[stage]
 
@@ -130,6 +157,6 @@ class Model:
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""
-        self._cancelled = True
+        self.cancelled = True
         for session in list(self._sessions.values()):
             session.cancel()

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import onnxruntime
@@ -16,6 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     InvalidProtobuf,
     NoSuchFile,
     NotImplemented,
+    OrtMemType,
     RuntimeException,
 )
 
@@ -31,7 +34,7 @@ _ERRORS = (
     NoSuchFile,
     NotImplemented,
     RuntimeException,
-    RuntimeError,  # what a run with bound inputs and outputs raises
+    RuntimeError,  # missing inputs, and what the bindings raise themselves
     ValueError,
 )
 _SILENT = 4  # fatal only: what goes wrong is raised and told once
@@ -47,16 +50,37 @@ class OrtOptions:
         """ONNX Runtime's own form of it."""
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = self.threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = self.threads or usable_cores()
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
-        # Arenas keep the peak of every stage for ever, one beside the other; without them the
-        # stages take turns with the same memory.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = False  # would reserve a second copy of a call's memory
         # Waiting threads must not spin: decoding and encoding need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _share_arena() -> None:
+    """One arena for all sessions of the process, in regions as large as asked for.
+
+    Stages take turns with the same memory, and it is not fetched from the system anew each time.
+    A session's own arena would keep its peak beside the others'; without any, a third of a run
+    on the CPU goes into page faults. The memory stays with the process until it ends.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT
+    )
+    no_limit, same_as_requested, default = 0, 1, -1
+    arena = onnxruntime.OrtArenaCfg(no_limit, same_as_requested, default, default)
+    onnxruntime.create_and_register_allocator(memory, arena)
 
 
 class OrtSession:
@@ -64,6 +88,7 @@ class OrtSession:
 
     def __init__(self, plan: Path, options: OrtOptions) -> None:
         onnxruntime.set_default_logger_severity(_SILENT)
+        _share_arena()
         self._plan = plan
         try:
             self._session = onnxruntime.InferenceSession(
@@ -74,6 +99,7 @@ class OrtSession:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _SILENT
         self._inputs = {node.name: _shape(node.shape) for node in self._session.get_inputs()}
+        self._half = {n.name for n in self._session.get_inputs() if n.type == "tensor(float16)"}
         self._outputs = [node.name for node in self._session.get_outputs()]
         self._bound: dict[str, Array | Tensor] = {}
 
@@ -88,26 +114,25 @@ class OrtSession:
     def bind(self, name: str, value: Array | Tensor) -> None:
         if name not in self._inputs:
             raise ModelError(f"{self._plan.name} has no input {name!r}: it is not the graph meant")
-        self._bound[name] = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value
+        if isinstance(value, np.ndarray):
+            dtype = np.float16 if name in self._half else value.dtype
+            value = np.ascontiguousarray(value, dtype=dtype)
+        self._bound[name] = value
 
     def enqueue(self, stream: int | None = None) -> dict[str, Tensor]:
-        # A binding of its own for each call: it would keep the last inputs alive otherwise.
-        binding = self._session.io_binding()
         bound, self._bound = self._bound, {}
         try:
-            for name, value in bound.items():
-                if isinstance(value, np.ndarray):
-                    binding.bind_cpu_input(name, value)
-                else:
-                    binding.bind_ortvalue_input(name, value)
-            for name in self._outputs:
-                binding.bind_output(name)
-            self._session.run_with_iobinding(binding, self._run_options)
+            # Not a bound call: what that gives back keeps its inputs alive, a second state.
+            values = self._session.run_with_ort_values(
+                self._outputs,
+                {name: _on_host(value) for name, value in bound.items()},
+                self._run_options,
+            )
         except _ERRORS as error:
             if self._run_options.terminate:
                 raise InterruptedRun(f"{self._plan.stem} was stopped") from None
             raise _translated(error, self._plan, "run") from None
-        return dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        return dict(zip(self._outputs, values, strict=True))
 
     def cancel(self) -> None:
         self._run_options.terminate = True
@@ -116,6 +141,13 @@ class OrtSession:
 def load(plan: Path, options: OrtOptions | None = None) -> OrtSession:
     """The graph in the file `plan`, ready to run; ModelError where it cannot be loaded."""
     return OrtSession(plan, options or OrtOptions())
+
+
+def _on_host(value: Array | Tensor) -> Tensor:
+    """An array as a tensor of ONNX Runtime that shares its memory; a tensor as it is."""
+    if isinstance(value, np.ndarray):
+        return cast(Tensor, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+    return value
 
 
 def _shape(sizes: Sequence[int | str | None]) -> tuple[int | None, ...]:

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
-from vr_trt.runtime.memory import MIB, Law, Load, available_bytes, peak_bytes
+from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
 from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.vae_stream import START_LATENTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +105,7 @@ def _load(source: VideoInfo, profile: Profile, sizes: Canvas, pixel: PixelFormat
         source_pixels=source.width * source.height,
         source_frame_bytes=frame_bytes(source.pixel, source.width, source.height),
         output_frame_bytes=frame_bytes(pixel, sizes.out_w, sizes.out_h),
+        chunk_latents=1 if one else max(START_LATENTS, profile.latents_per_step),
         window_latents=1 if one else profile.window_latents,
         frames_in_flight=1
         if one

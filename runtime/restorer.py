@@ -14,7 +14,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.memory import Law, law_of
-from vr_trt.runtime.model import Model, find_model
+from vr_trt.runtime.model import Model, check_shape, find_model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
@@ -123,6 +123,8 @@ class Restorer:
         info = probe(Path(input))
         target = Path(output) if output is not None else default_output(info)
         plan = make_plan(info, self.profile, self._law(), target)
+        latents = 1 if plan.frames == 1 else self.profile.window_latents
+        check_shape(self._model.manifest, plan.canvas, latents)
         check_memory(plan, self._law())
         given = {"crf": crf, "preset": preset}
         quality: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
@@ -178,13 +180,11 @@ class Restorer:
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        shot = Shot(self._model, pixels, self.profile, self._seed)
-        model = self._model
+        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
 
         def cancel() -> None:
-            model.cancel()
+            self._model.cancel()
             pixels.cancel()
-            self._model = Model(self._folder, self._options)  # the cancelled one is of no use
 
         pipeline = Pipeline(reader, shot, Writer(spec, info), cancel=cancel, total=plan.frames)
         return pipeline.run(on_progress)
@@ -202,9 +202,15 @@ class Restorer:
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._model, pixels, self.profile, self._seed)
+        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
         self._live = shot, (width, height)
         return shot
+
+    def _usable_model(self) -> Model:
+        """The model; a new one after a run that was stopped."""
+        if self._model.cancelled:
+            self._model = Model(self._folder, self._options)
+        return self._model
 
     def _law(self) -> Law | None:
         return law_of(self._model.manifest)

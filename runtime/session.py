@@ -7,6 +7,7 @@ state of one call can be bound to the next without a copy through the host.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -19,7 +20,7 @@ class Tensor(Protocol):
         """Its sizes."""
 
     def numpy(self) -> Array:
-        """A copy of it on the host."""
+        """It on the host, without a copy where it is there already."""
 
 
 class Session(Protocol):
@@ -41,6 +42,11 @@ class Session(Protocol):
 
     def cancel(self) -> None:
         """Make the call in progress and every later one end with InterruptedRun, from any thread."""
+
+
+def host_floats(tensor: Tensor) -> NDArray[np.float32]:
+    """A tensor on the host in float32, whatever precision the graph works in."""
+    return np.asarray(tensor.numpy(), dtype=np.float32)
 
 
 def call(session: Session, inputs: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:

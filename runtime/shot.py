@@ -19,9 +19,14 @@ from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.latent_windows import LatentWindows
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import PixelStages
-from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS, DecodeStream, EncodeStream
-
-FRAMES_PER_LATENT = 4
+from vr_trt.runtime.vae_stream import (
+    FRAMES_PER_LATENT,
+    START_FRAMES,
+    START_LATENTS,
+    DecodeStream,
+    EncodeStream,
+    latents_per_step,
+)
 
 
 class Shot:
@@ -66,7 +71,9 @@ class Shot:
 
     @cached_property
     def _step_latents(self) -> int:
-        return latents_per_step(self._model, self._profile)  # opens a stage: not for an image
+        return latents_per_step(
+            self._model, self._profile.latents_per_step
+        )  # opens a stage: not for an image
 
     def _take(self, frame: Frame) -> Iterator[Frame]:
         self._pending.append(frame)
@@ -74,7 +81,7 @@ class Shot:
             return
         chunk, self._pending = self._pending, []
         self._waiting.append(chunk)
-        latents = self._encode.push(self._pixels.to_model(chunk)).numpy()
+        latents = self._encode.push(self._pixels.to_model(chunk))
         for restored in self._windows.push(latents):
             yield from self._decoded(restored)
 
@@ -94,19 +101,13 @@ class Shot:
             # The chunk's last frames may be repeats that fill it up: nobody waits for those.
             wanted = frames[: self._owed]
             self._owed -= len(wanted)
-            yield from self._pixels.to_video(self._decode.push(chunk).numpy(), wanted)
+            yield from self._pixels.to_video(self._decode.push(chunk), wanted)
 
     def _image(self, frame: Frame) -> Iterator[Frame]:
-        latent = self._encode.image(self._pixels.to_model([frame])).numpy()
+        latent = self._encode.image(self._pixels.to_model([frame]))
         restored = self._generator.restore(0, latent)
         self._owed -= 1
-        yield from self._pixels.to_video(self._decode.image(restored).numpy(), [frame])
-
-
-def latents_per_step(model: Model, profile: Profile) -> int:
-    """Latents of one VAE step: the graph's own number, or the profile's where it takes any."""
-    frames = model.session("encode_step").inputs["x"][2]
-    return profile.latents_per_step if frames is None else frames // FRAMES_PER_LATENT
+        yield from self._pixels.to_video(self._decode.image(restored), [frame])
 
 
 def padded_length(frames: int, profile: Profile, step_latents: int) -> int:

@@ -3,50 +3,93 @@
 A shot's first call (five frames, two latents) starts the state; every further call (4k frames, k
 latents) takes the state that the last one left. One frame alone is an image and has no state.
 State tensors stay where the backend made them: `next.X` of one call is `state.X` of the next.
+
+A model may have its VAE cut by resolution: then the fine half, at the pixels' resolution, runs one
+frame a call, and the coarse half takes or gives the features of a whole chunk. The result is the
+same; the fine half's activations, the largest of all, exist for one frame only.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vr_trt.runtime.model import Model
-from vr_trt.runtime.session import Array, Session, Tensor, call
+from vr_trt.runtime.session import Array, Tensor, call, host_floats
 
 _NEXT, _STATE = "next.", "state."
 START_FRAMES, START_LATENTS = 5, 2
+FRAMES_PER_LATENT = 4
 
 
-class _Stream:
-    """The common part: which stage comes next, and the state between the calls."""
+class _Part:
+    """A start and a step stage that hand on their state: the coder, or a half of it."""
 
-    def __init__(self, model: Model, verb: str, source: str, result: str) -> None:
+    def __init__(self, model: Model, name: str, source: str, result: str) -> None:
         self._model = model
-        self._verb = verb
+        self._name = name
         self._source = source
         self._result = result
         self._state: dict[str, Tensor] | None = None
 
     @property
     def started(self) -> bool:
-        """Whether the shot's first chunk has been taken."""
+        """Whether it has been called."""
         return self._state is not None
 
-    def image(self, value: Array | Tensor) -> Tensor:
-        """One frame or one latent by itself."""
-        return call(self._session("image"), {self._source: value})[self._result]
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept between two calls."""
+        return sum(tensor.numpy().nbytes for tensor in (self._state or {}).values())
 
     def push(self, value: Array | Tensor) -> Tensor:
-        """The next chunk of the shot: the first one starts the state, the others step it."""
+        """The next chunk: the first one starts the state, the others step it."""
         inputs: dict[str, Array | Tensor] = {self._source: value}
         if self._state is None:
-            outputs = call(self._session("start"), inputs)
-            self._model.drop(f"{self._verb}_start")
+            outputs = call(self._model.session(f"{self._name}_start"), inputs)
+            self._model.drop(f"{self._name}_start")
         else:
             inputs.update(self._state)
             self._state = {}  # the session holds it until the call is done, then it is free
-            outputs = call(self._session("step"), inputs)
+            outputs = call(self._model.session(f"{self._name}_step"), inputs)
         result = outputs.pop(self._result)
         self._state = {_STATE + name.removeprefix(_NEXT): v for name, v in outputs.items()}
         return result
 
-    def _session(self, stage: str) -> Session:
-        return self._model.session(f"{self._verb}_{stage}")
+    def push_frames(self, values: Array) -> Array:
+        """Chunks of one frame each, [1, C, F, H, W] in and out."""
+        frames = [self.push(values[:, :, i : i + 1]).numpy() for i in range(values.shape[2])]
+        return np.concatenate(frames, axis=2)
+
+
+class _Stream:
+    """Encoder or decoder, whole or in halves."""
+
+    def __init__(self, model: Model, verb: str, source: str, result: str) -> None:
+        self._model = model
+        self._ends = verb, source, result
+        halves = {"encode": ("fine", "coarse"), "decode": ("coarse", "fine")}[verb]
+        if is_cut(model):
+            first, second = (f"{verb}_{half}" for half in halves)
+            self._parts = [
+                _Part(model, first, source, "features"),
+                _Part(model, second, "features", result),
+            ]
+        else:
+            self._parts = [_Part(model, verb, source, result)]
+
+    @property
+    def started(self) -> bool:
+        """Whether the shot's first chunk has been taken."""
+        return self._parts[0].started
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that are kept between two calls."""
+        return sum(part.state_bytes for part in self._parts)
+
+    def image(self, value: Array) -> NDArray[np.float32]:
+        """One frame or one latent by itself."""
+        verb, source, result = self._ends
+        return host_floats(call(self._model.session(f"{verb}_image"), {source: value})[result])
 
 
 class EncodeStream(_Stream):
@@ -55,9 +98,34 @@ class EncodeStream(_Stream):
     def __init__(self, model: Model) -> None:
         super().__init__(model, "encode", "x", "latent")
 
+    def push(self, x: Array) -> NDArray[np.float32]:
+        """The latents of the shot's next frames."""
+        for fine in self._parts[:-1]:
+            x = fine.push_frames(x)
+        return host_floats(self._parts[-1].push(x))
+
 
 class DecodeStream(_Stream):
     """Latents [1, 16, 2 then k, h, w] to x [1, 3, 5 then 4k, H, W] in -1..1."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(model, "decode", "latent", "x")
+
+    def push(self, latents: Array) -> NDArray[np.float32]:
+        """The frames of the shot's next latents."""
+        values = self._parts[0].push(latents)
+        if len(self._parts) == 1:
+            return host_floats(values)
+        return self._parts[1].push_frames(values.numpy()).astype(np.float32, copy=False)
+
+
+def is_cut(model: Model) -> bool:
+    """Whether the model's VAE is cut by resolution."""
+    return "encode_fine_step" in model.manifest.stages
+
+
+def latents_per_step(model: Model, preferred: int) -> int:
+    """Latents of one VAE step: the graphs' own number, or `preferred` where they take any."""
+    stage, source = ("encode_coarse_step", "features") if is_cut(model) else ("encode_step", "x")
+    frames = model.session(stage).inputs[source][2]
+    return preferred if frames is None else frames // FRAMES_PER_LATENT

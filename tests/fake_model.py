@@ -54,23 +54,42 @@ def _values(shapes: dict[str, Shape]) -> list[onnx.ValueInfoProto]:
     return [helper.make_tensor_value_info(name, _FLOAT, shape) for name, shape in shapes.items()]
 
 
-def make_fake_model(folder: Path, latents_per_step: int = 1) -> Path:
-    """Write the model into `folder` and return it."""
+def make_fake_model(folder: Path, latents_per_step: int = 1, cut: bool = False) -> Path:
+    """Write the model into `folder` and return it; `cut`: its VAE in halves by resolution."""
     folder.mkdir(parents=True, exist_ok=True)
+    latent: dict[str, Shape] = {"latent": [1, 16, "T", "h", "w"]}
     for name, latents in (("image", 1), ("start", 2), ("step", latents_per_step)):
         frames = {"image": 1, "start": 5}.get(name, 4 * latents)
-        x: dict[str, Shape] = {"x": [1, 3, frames, "H", "W"]}
-        latent: dict[str, Shape] = {"latent": [1, 16, latents, "h", "w"]}
+        half = cut and name != "image"
+        inner, side, label = ("features", 4, "_coarse") if half else ("x", 8, "")
+        pixels: dict[str, Shape] = {inner: [1, 3, frames, "H", "W"]}
         state, following = _state(name, "state"), _state(name, "next")
-        encode, decode = folder / f"encode_{name}.onnx", folder / f"decode_{name}.onnx"
-        _encode(name, frames, latents).save(encode, x | state, latent | following)
-        _decode(name, latents).save(decode, latent | state, x | following)
+        encode, decode = (folder / f"{v}{label}_{name}.onnx" for v in ("encode", "decode"))
+        _encode(name, latents, inner, side).save(encode, pixels | state, latent | following)
+        _decode(name, latents, inner, side).save(decode, latent | state, pixels | following)
+        if half:
+            _make_fine_halves(folder, name)
     window: Shape = [1, 16, "T", "h", "w"]
     _generator().save(
         folder / "generator.onnx", {"noise": window, "latent": window}, {"restored": window}
     )
     write_manifest(folder)
     return folder
+
+
+def _make_fine_halves(folder: Path, name: str) -> None:
+    """One frame a call between pixels and features of half their size; the state counts frames."""
+    x: dict[str, Shape] = {"x": [1, 3, 1, "H", "W"]}
+    features: dict[str, Shape] = {"features": [1, 3, 1, "H2", "W2"]}
+    state, following = _state(name, "state"), _state(name, "next")
+    encode, decode = _Graph(), _Graph()
+    _count(encode, name, 1)
+    kernel = [1, 2, 2]
+    encode.op("AveragePool", "x", kernel_shape=kernel, strides=kernel, to="features")
+    _count(decode, name, 1)
+    _enlarged(decode, "features", [1, 1, 1, 2, 2], to="x")
+    encode.save(folder / f"encode_fine_{name}.onnx", x | state, features | following)
+    decode.save(folder / f"decode_fine_{name}.onnx", features | state, x | following)
 
 
 def write_manifest(folder: Path, **changes: Any) -> None:
@@ -107,18 +126,18 @@ def _count(graph: _Graph, name: str, latents: int) -> str:
     return graph.op("Add", offsets, "state.count")
 
 
-def _encode(name: str, frames: int, latents: int) -> _Graph:
+def _encode(name: str, latents: int, source: str, side: int) -> _Graph:
     graph = _Graph()
 
     def pooled(value: str, length: int) -> str:
-        kernel = [length, 8, 8]
+        kernel = [length, side, side]
         return graph.op("AveragePool", value, kernel_shape=kernel, strides=kernel)
 
     if name == "start":
-        parts = [pooled(graph.cut("x", 0, 1, 2), 1), pooled(graph.cut("x", 1, 5, 2), 4)]
+        parts = [pooled(graph.cut(source, 0, 1, 2), 1), pooled(graph.cut(source, 1, 5, 2), 4)]
         rgb = graph.op("Concat", *parts, axis=2)
     else:
-        rgb = pooled("x", 1 if name == "image" else 4)
+        rgb = pooled(source, 1 if name == "image" else 4)
     index = graph.op(
         "Reshape", _count(graph, name, latents), graph.const([1, 1, latents, 1, 1], np.int64)
     )
@@ -128,26 +147,30 @@ def _encode(name: str, frames: int, latents: int) -> _Graph:
     return graph
 
 
-def _decode(name: str, latents: int) -> _Graph:
+def _decode(name: str, latents: int, result: str, side: int) -> _Graph:
     graph = _Graph()
     index = graph.op(
         "Reshape", _count(graph, name, latents), graph.const([1, 1, latents, 1, 1], np.int64)
     )
     wrong = graph.op("Sub", graph.cut("latent", 15, 16, 1), index)
     rgb = graph.op("Add", graph.cut("latent", 0, 3, 1), wrong)
-    scales = graph.const([1, 1, 1 if name == "image" else 4, 8, 8])
-    large = graph.op(
+    large = _enlarged(graph, rgb, [1, 1, 1 if name == "image" else 4, side, side])
+    large = graph.cut(large, 3, 8, 2) if name == "start" else large
+    graph.op("Identity", large, to=result)
+    return graph
+
+
+def _enlarged(graph: _Graph, value: str, factors: list[int], to: str = "") -> str:
+    return graph.op(
         "Resize",
-        rgb,
+        value,
         "",
-        scales,
+        graph.const(factors),
         mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
+        to=to,
     )
-    large = graph.cut(large, 3, 8, 2) if name == "start" else large
-    graph.op("Identity", large, to="x")
-    return graph
 
 
 def _generator() -> _Graph:

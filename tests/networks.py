@@ -15,7 +15,7 @@ from vr_trt.export.config import (
     vae_from_reference,
 )
 from vr_trt.export.generator import Generator
-from vr_trt.export.parity import read_tensors
+from vr_trt.export.golden import read_tensors
 from vr_trt.export.random_weights import random_tensors
 from vr_trt.export.vae import VideoVae
 

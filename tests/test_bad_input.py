@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,7 @@ def test_too_large_for_the_memory(
     from vr_trt.runtime import plan, restorer
     from vr_trt.runtime.memory import Law
 
-    law = Law(base=1e9, encode=1, decode=1, generator=1, state=1)
+    law = Law(**{field.name: 1e9 for field in fields(Law)})
     monkeypatch.setattr(restorer, "law_of", lambda manifest: law)
     monkeypatch.setattr(plan, "available_bytes", lambda: 500_000_000)
     assert "MiB" in refused(4, film)

@@ -34,6 +34,18 @@ def test_verbs_need_none_of_them(verb: list[str]) -> None:
     assert python(BLOCK + "from vr_trt.cli import main; main(sys.argv[1:])", *verb)
 
 
+@pytest.mark.parametrize("missing", ["onnxruntime", "av", "numpy"])
+def test_the_doctor_works_where_something_is_missing(missing: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from vr_trt.cli import exit_code\n"
+        "print(exit_code(['doctor', '--json']), exit_code(['run', 'x.mp4']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "3 3"
+    assert run.stderr == f"vr-trt: {missing} is not installed: vr-trt doctor says how to get it\n"
+
+
 def test_importing_the_package_and_the_command_line_is_light() -> None:
     code = "import sys, vr_trt, vr_trt.cli; print(' '.join(sys.modules))"
     loaded = {name.split(".")[0] for name in python(code).split()}

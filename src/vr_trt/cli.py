@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_export, cli_weights
-from vr_trt.errors import InterruptedRun, MemoryBudgetError, UsageError, VrTrtError
+from vr_trt import __version__, cli_engines, cli_export, cli_weights
+from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 app = typer.Typer(
     name="vr-trt",
@@ -24,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_export.export)
 
@@ -151,6 +152,9 @@ def exit_code(arguments: Sequence[str]) -> int:
         return _fail(error)
     except TyperException as error:
         return _fail(UsageError(f"{error.format_message().rstrip('.')}; see vr-trt --help"))
+    except ModuleNotFoundError as error:
+        name = (error.name or "a package").split(".")[0]
+        return _fail(ModelError(f"{name} is not installed: vr-trt doctor says how to get it"))
     except MemoryError:
         return _fail(MemoryBudgetError("out of memory: choose a smaller profile or free memory"))
     except BrokenPipeError:

@@ -50,14 +50,18 @@ def export(
 ) -> None:
     """Write a model's stages as ONNX graphs, folded for one timestep and prompt."""
     from vr_trt.engines.profiles import find_profile
+    from vr_trt.errors import UsageError
     from vr_trt.export.export_model import NETWORKS, ExportPlan, export_model
     from vr_trt.export.models import find_model_files
 
     any_size = profile == "any"
     row = None if any_size else find_profile(profile)
+    chosen = precision.value if precision else row.precision if row else "fp32"
+    if chosen == "fp8":  # a profile's
+        raise UsageError("fp8 graphs are not exported from weights alone: give --precision bf16")
     plan = ExportPlan(
         model=find_model_files(model, generator_file, vae_file),
-        precision=precision.value if precision else row.precision if row else "fp32",
+        precision=chosen,
         shape=_shape(size, row.short_side, row.window_latents, row.latents_per_step)
         if row
         else None,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from vr_trt.engines.profiles import load_profiles
-from vr_trt.runtime.doctor import Finding
-from vr_trt.runtime.pipeline import Progress
-from vr_trt.runtime.plan import Plan
-from vr_trt.runtime.restorer import Report
+
+if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run are missing
+    from vr_trt.runtime.doctor import Finding
+    from vr_trt.runtime.pipeline import Progress
+    from vr_trt.runtime.plan import Plan
+    from vr_trt.runtime.restorer import Report
 
 MIB = 1 << 20
 _EVENTS_PER_SECOND = 2
@@ -26,10 +28,10 @@ _EVENTS_PER_SECOND = 2
 class Display(Protocol):
     """Shows a run while it goes on."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         """How far it is."""
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: "Report") -> None:
         """What it did."""
 
 
@@ -54,7 +56,7 @@ class _TerminalDisplay:
         self._bar = bar
         self._task: TaskID = bar.add_task("restoring", total=None, frames="0", fps=0.0, eta="")
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         of = "" if progress.total is None else f"/{progress.total}"
         eta = "" if progress.eta is None else f"ETA {_clock(progress.eta)}"
         self._bar.update(
@@ -66,7 +68,7 @@ class _TerminalDisplay:
             eta=eta,
         )
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: "Report") -> None:
         self._bar.stop()
         for line in report.warnings:
             print(f"note: {line}", file=sys.stderr)
@@ -80,14 +82,14 @@ class _JsonDisplay:
     def __init__(self) -> None:
         self._next = 0.0
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         if progress.seconds < self._next:
             return
         self._next = progress.seconds + 1 / _EVENTS_PER_SECOND
         values = asdict(progress) | {"fps": progress.fps, "eta": progress.eta}
         _print_json({"event": "progress"} | values)
 
-    def finish(self, report: Report) -> None:
+    def finish(self, report: "Report") -> None:
         _print_json(
             {
                 "event": "done",
@@ -105,7 +107,7 @@ class _JsonDisplay:
         )
 
 
-def show_plan(plan: Plan, json: bool) -> None:
+def show_plan(plan: "Plan", json: bool) -> None:
     """The plan as a table, or as one JSON object."""
     source, pixel = plan.source, plan.pixel
     values: dict[str, Any] = {
@@ -138,7 +140,7 @@ def show_profiles(json: bool) -> None:
     _show_rows(rows, json)
 
 
-def show_findings(findings: Sequence[Finding], json: bool) -> None:
+def show_findings(findings: Sequence["Finding"], json: bool) -> None:
     """What `doctor` found, as a table, or one JSON line each."""
     if json:
         for finding in findings:

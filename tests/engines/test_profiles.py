@@ -5,7 +5,7 @@ import pytest
 from vr_trt.engines.profiles import find_profile, load_profiles, parse_profiles
 from vr_trt.errors import UsageError
 
-ROW = "[a]\nshort_side = 360\nwindow = 21\noverlap = 2\nlatents_per_step = 1\nprecision = 'fp16'\n"
+ROW = "[a]\nshort_side = 360\nwindow = 21\noverlap = 2\nlatents_per_step = 1\ntile = 'none'\nprecision = 'fp16'\n"
 
 
 def test_the_shipped_profiles() -> None:
@@ -33,6 +33,10 @@ def test_an_unknown_name_lists_the_names() -> None:
         ("short_side = 360", "short_side = 8", "below 16"),
         ("latents_per_step = 1", "latents_per_step = 0", "1 or more"),
         ("'fp16'", "'int3'", "int3"),
+        ("'none'", "'some'", "tile must be whole"),
+        ("'none'", "200", "tile 200"),
+        ("'none'", "500", "tile 500"),
+        ("tile = 'none'\n", "", "missing keys tile"),
         ("overlap = 2\n", "", "missing keys overlap"),
         ("overlap = 2", "overlap = 2\nspeed = 9", "unknown keys speed"),
         ("[a]", "b = 1\n[a]", "not a profile"),

@@ -1,6 +1,7 @@
 """Windows: the reference's lists, and what must hold for every grid."""
 
 import json
+import math
 from collections import Counter
 from itertools import pairwise, product
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_window_lists_of_the_reference(
 @pytest.mark.parametrize("size", [(45, 80), (67, 120), (68, 120), (90, 160), (134, 240)])
 def test_wide_screen_windows_are_those_of_720p(size: tuple[int, int]) -> None:
     assert window_size((6, *size)) == (2, 15, 27)
+
+
+@given(st.integers(1, 60), st.integers(1, 300), st.integers(1, 300))
+def test_window_sizes_are_the_formula_s(frames: int, rows: int, columns: int) -> None:
+    scale = math.sqrt((45 * 80) / (rows * columns))
+    sizes = (round(rows * scale), round(columns * scale))
+    wanted = (math.ceil(min(frames, 30) / 4), *(math.ceil(size / 3) for size in sizes))
+    assert window_size((frames, rows, columns)) == wanted
 
 
 def test_windows_grow_no_longer_than_30_frames_allow() -> None:
@@ -148,7 +157,7 @@ def check_any_size(grid: Grid, text: int, head_width: int, rope: Rope) -> None:
         assert mask.shape == (windows, 1, 1, longest + text)
         assert cos.shape == sin.shape == (count, 1, head_width // 2)
         assert cos.dtype == sin.dtype == np.float32
-        real = mask[:, 0, 0, :longest]
+        real = mask[:, 0, 0, :longest].astype(np.bool_)
         assert mask[:, 0, 0, longest:].all()  # the text is real in every window
         assert not index[~real].any()
         ours = Counter(tuple(row[keep].tolist()) for row, keep in zip(index, real, strict=True))

@@ -14,7 +14,16 @@ from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.memory import MIB, Law
 from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, frame_bytes, make_plan
 
-LAW = Law(base=100 * MIB, encode=1000, decode=1500, generator=50, state=200)
+LAW = Law(
+    base=100 * MIB,
+    encode=1000,
+    decode=1500,
+    generator=50,
+    encode_state=90,
+    decode_state=110,
+    image=400,
+    attention=0,
+)
 INFO = VideoInfo(
     path=Path("film.mp4"),
     width=640,

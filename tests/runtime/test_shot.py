@@ -19,8 +19,8 @@ PROFILE = Profile(
 )
 
 
-def make_shot(folder: Path, k: int = 1, seed: int = 0) -> Shot:
-    model = Model(make_fake_model(folder, latents_per_step=k))
+def make_shot(folder: Path, k: int = 1, seed: int = 0, cut: bool = False) -> Shot:
+    model = Model(make_fake_model(folder, latents_per_step=k, cut=cut))
     source = Picture(width=20, height=12, pixel=RGB8)
     sizes = canvas(20, 12, 16)
     target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB8)
@@ -43,6 +43,15 @@ def test_as_many_frames_out_as_in_in_order(tmp_path: Path, count: int, k: int) -
         group = padded[4 * ((i - 1) // 4) + 1 :][:4] if i else padded[:1]
         assert frame.planes[0].shape == (16, 26)
         np.testing.assert_allclose(frame.planes[0], np.mean(group), atol=1.01)
+
+
+def test_a_vae_cut_by_resolution_gives_the_same(tmp_path: Path) -> None:
+    results = []
+    for cut in (False, True):
+        shot = make_shot(tmp_path / str(cut), cut=cut)
+        done = [out for i in range(23) for out in shot.push(flat_frame(30 + 7 * i))]
+        results.append([frame.planes[0] for frame in [*done, *shot.finish()]])
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from tests.fake_model import make_fake_model
 
 from vr_trt.runtime.model import Model
-from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
+from vr_trt.runtime.session import Array, Session, Tensor
+from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream, latents_per_step
 
 
 def frames(count: int) -> np.ndarray:
@@ -17,18 +18,20 @@ def frames(count: int) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(ramp, (1, 3, count, 16, 24)))
 
 
+@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("k", [1, 2])
-def test_latents_and_back(tmp_path: Path, k: int) -> None:
-    model = Model(make_fake_model(tmp_path, latents_per_step=k))
+def test_latents_and_back(tmp_path: Path, k: int, cut: bool) -> None:
+    model = Model(make_fake_model(tmp_path, latents_per_step=k, cut=cut))
+    assert latents_per_step(model, 7) == k
     encode, decode = EncodeStream(model), DecodeStream(model)
     x = frames(5 + 3 * 4 * k)
     cuts = [0, 5, *(5 + 4 * k * (i + 1) for i in range(3))]
     chunks = [x[:, :, a:b] for a, b in pairwise(cuts)]
-    latents = [encode.push(chunk).numpy() for chunk in chunks]
+    latents = [encode.push(chunk) for chunk in chunks]
     assert [part.shape for part in latents] == [(1, 16, 2, 2, 3)] + [(1, 16, k, 2, 3)] * 3
     indices = np.concatenate(latents, axis=2)[0, 15, :, 0, 0]
     np.testing.assert_array_equal(indices, np.arange(2 + 3 * k))  # the state was carried
-    back = np.concatenate([decode.push(part).numpy() for part in latents], axis=2)
+    back = np.concatenate([decode.push(part) for part in latents], axis=2)
     expected = x.copy()
     for start in range(1, x.shape[2], 4):
         expected[:, :, start : start + 4] = x[:, :, start : start + 4].mean(axis=2, keepdims=True)
@@ -39,26 +42,45 @@ def test_a_new_stream_starts_anew(tmp_path: Path) -> None:
     model = Model(make_fake_model(tmp_path))
     first, second = EncodeStream(model), EncodeStream(model)
     for _ in range(3):
-        first.push(frames(5) if first._state is None else frames(4))
-    np.testing.assert_array_equal(second.push(frames(5)).numpy()[0, 15, :, 0, 0], [0, 1])
+        first.push(frames(4) if first.started else frames(5))
+    np.testing.assert_array_equal(second.push(frames(5))[0, 15, :, 0, 0], [0, 1])
 
 
 def test_an_image_has_no_state(tmp_path: Path) -> None:
     model = Model(make_fake_model(tmp_path))
     latent = EncodeStream(model).image(frames(1))
-    assert tuple(latent.shape()) == (1, 16, 1, 2, 3)
-    assert tuple(DecodeStream(model).image(latent).shape()) == (1, 3, 1, 16, 24)
+    assert latent.shape == (1, 16, 1, 2, 3)
+    assert DecodeStream(model).image(latent).shape == (1, 3, 1, 16, 24)
 
 
-def test_state_is_handed_on_without_a_copy(tmp_path: Path) -> None:
-    """What the first call made is the very tensor that the second call is given."""
+class Spy:
+    """A session that remembers what was bound to it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.bound: dict[str, Array | Tensor] = {}
+
+    def bind(self, name: str, value: Array | Tensor) -> None:
+        self.bound[name] = value
+        self._session.bind(name, value)
+
+    def enqueue(self) -> dict[str, Tensor]:
+        return self._session.enqueue()
+
+
+def test_state_is_handed_on_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one call made is the very tensor that the next call is given."""
     model = Model(make_fake_model(tmp_path))
+    spy = Spy(model.session("encode_step"))
+    monkeypatch.setattr(
+        model,
+        "session",
+        lambda stage, open=model.session: spy if stage == "encode_step" else open(stage),
+    )
     encode = EncodeStream(model)
     encode.push(frames(5))
-    state = dict(encode._state or {})
-    bound = {}
-    session = model.session("encode_step")
-    original = session.bind
-    session.bind = lambda name, value: (bound.update({name: value}), original(name, value))[1]  # type: ignore[method-assign]
+    state = encode._parts[0]._state
+    assert state is not None
     encode.push(frames(4))
-    assert bound["state.count"] is state["state.count"]
+    assert spy.bound["state.count"] is state["state.count"]
+    assert encode.state_bytes == 4

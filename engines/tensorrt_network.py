@@ -1,0 +1,101 @@
+"""What TensorRT and TensorRT-RTX have in common: the log, reading a graph, fixing its shapes."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vr_trt.engines.spec import InputShape
+from vr_trt.errors import ModelError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+_LONGEST = 400  # letters of the library's own words in a message
+
+
+def open_log(library: Any) -> Any:
+    """An ILogger of `library` that prints to standard error and keeps errors, each as one line."""
+
+    class Log(library.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            library.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= library.ILogger.Severity.ERROR:
+                self.errors.append(" ".join(message.split())[:_LONGEST])
+            if severity <= library.ILogger.Severity.INFO:
+                print(f"[{severity.name}] {message}", file=sys.stderr)
+
+    return Log()
+
+
+def parse_graph(parser: "trt.OnnxParser", path: Path, name: str, log: Any) -> None:
+    """Read the graph and the data beside it; ModelError names the operator that `name` refuses.
+
+    `log` is the parser's, from `open_log`.
+    """
+    if parser.parse_from_file(str(path)):
+        return
+    error = parser.get_error(0) if parser.num_errors else None
+    if error is None or error.node() < 0:  # not about a node: a file is missing or broken
+        said = first_error(log)
+        raise ModelError(f"{name} cannot read {path}: {said}; export the model again")
+    raise ModelError(
+        f"{name} refuses the operator {error.node_operator()} of {path.stem} "
+        f"(node {error.node_name()}): {error.desc()}; choose another --backend"
+    )
+
+
+def first_error(log: Any) -> str:
+    """The first thing that went wrong is the cause of the others."""
+    return log.errors[0] if log.errors else "it gave no reason"
+
+
+def allow_unfused_attention(network: "trt.INetworkDefinition", library: Any) -> None:
+    """Let attention that has no kernel of its own (fp32, wide heads) be taken apart.
+
+    It would be refused otherwise; where there is a kernel, it is still taken.
+    """
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.type == library.LayerType.ATTENTION_OUTPUT:
+            layer.__class__ = library.IAttentionOutputLayer  # the bindings' way to cast
+            layer.attention.decomposable = True
+
+
+def set_shapes(
+    builder: "trt.Builder",
+    network: "trt.INetworkDefinition",
+    config: "trt.IBuilderConfig",
+    shapes: Mapping[str, InputShape],
+) -> None:
+    """Fix every input's sizes, or their range where there is one; ModelError if the graph's differ."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    names = [tensor.name for tensor in inputs]
+    if odd := sorted(set(names) ^ set(shapes)):
+        raise ModelError(f"the graph's inputs and the sizes differ: {', '.join(odd)}; export again")
+    profile = builder.create_optimization_profile()
+    for i, name in enumerate(names):
+        tensor, shape = network.get_input(i), shapes[name]
+        _check_sizes(name, tuple(tensor.shape), shape)
+        if shape.is_static:
+            tensor.shape = shape.best
+        else:
+            profile.set_shape(name, shape.least, shape.best, shape.most)
+    if not all(shape.is_static for shape in shapes.values()):
+        config.add_optimization_profile(profile)
+
+
+def _check_sizes(name: str, graph: tuple[int, ...], shape: InputShape) -> None:
+    """-1 in `graph` is any size."""
+    bounds = zip(graph, shape.least, shape.most, strict=False)
+    fits = len(graph) == len(shape.best) and all(
+        size < 0 or size == least == most for size, least, most in bounds
+    )
+    if not fits:
+        raise ModelError(
+            f"the graph's input {name} is {list(graph)}, which cannot be {shape.as_json()}: "
+            "export the model for this profile"
+        )

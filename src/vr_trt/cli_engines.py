@@ -1,0 +1,234 @@
+"""`vr-trt engines`: building engines, and looking after those that were built."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vr_trt.engines.build import BuildRequest
+    from vr_trt.engines.cache import Canvas
+    from vr_trt.engines.profiles import Profile
+
+app = typer.Typer(help="Build, check and list engines.", no_args_is_help=True)
+
+DEFAULT_BACKENDS = ("tensorrt-rtx", "onnxruntime")
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
+File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
+
+
+@app.command()
+def build(
+    model: Annotated[str, typer.Option(help="The network, or a folder of its graphs.")] = "nano",
+    profile: Annotated[str, typer.Option(help="Size and window; see `vr-trt profiles`.")] = "360p",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not the profile's.")
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="tensorrt-rtx, tensorrt, onnxruntime; all that build here if not given."),
+    ] = None,
+    sm: Annotated[str | None, typer.Option(help="Chips by compute capability, as 89,120.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option(help="Only this stage; may be repeated.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(help="The backend's own, as NAME=VALUE; may be repeated.")
+    ] = None,
+    generator_file: Annotated[Path | None, File] = None,
+    vae_file: Annotated[Path | None, File] = None,
+    json: Json = False,
+) -> None:
+    """Build a profile's engines; what is there already stays as it is."""
+    from dataclasses import replace
+
+    from vr_trt.cli_engines_report import build_display
+    from vr_trt.engines.build import BuildRequest, build_engines
+
+    row = _profile(profile)
+    asked = BuildRequest(
+        model=model,
+        profile=row.name,
+        canvas=_canvas(size, row),
+        backend=backend or "",
+        targets=_targets(sm),
+        precision=precision,
+        default_precision=row.precision,
+        stages=tuple(stage or ()),
+        options=_options(option or []),
+        generator_file=generator_file,
+        vae_file=vae_file,
+    )
+    with build_display(json) as display:
+        for name in [backend] if backend else _usable_backends(asked, display.says):
+            wanted = replace(asked, backend=name)
+            if name == "onnxruntime" and not backend:  # beside the GPU's, it is the check
+                wanted = replace(wanted, default_precision="fp32", targets=())
+            build_engines(wanted, display.watch(wanted))
+        display.finish()
+
+
+@app.command("list")
+def list_engines(json: Json = False) -> None:
+    """Show the engines that were built."""
+    from vr_trt.cli_engines_report import show_engines
+    from vr_trt.engines.cache import EngineCache
+
+    cache = EngineCache()
+    show_engines(list(cache.engines()), cache.store.root, json)
+
+
+@app.command()
+def verify(json: Json = False) -> None:
+    """Read every engine again: damaged, foreign and stale ones are named."""
+    from vr_trt.cli_engines_report import show_finding
+    from vr_trt.engines.verify import examine
+    from vr_trt.errors import ModelError
+
+    bad = []
+    for finding in examine():
+        show_finding(finding, json)
+        if finding.state in ("damaged", "foreign"):
+            bad.append(finding)
+    if bad:
+        raise ModelError(
+            f"{len(bad)} of the engines cannot be used, first {bad[0].name}: "
+            "`vr-trt engines prune` removes them, then build again"
+        )
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", help="Days since it was built.", min=0)
+    ] = None,
+    unused_for: Annotated[
+        float | None, typer.Option("--unused-for", help="Days since it was opened.", min=0)
+    ] = None,
+    larger_than: Annotated[
+        float | None,
+        typer.Option("--keep-gb", help="Keep this much at most, the last used first.", min=0),
+    ] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Those that verify calls stale.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove what killed builds left, damaged and foreign engines, and what the options name."""
+    from vr_trt.cli_engines_report import show_removed
+    from vr_trt.engines.prune import PruneRule, prune_engines
+
+    rule = PruneRule(
+        older_than_days=older_than,
+        unused_for_days=unused_for,
+        keep_bytes=None if larger_than is None else int(larger_than * 1e9),
+        stale=stale,
+    )
+    show_removed(prune_engines(rule, dry_run=dry_run), dry_run, json)
+
+
+@app.command()
+def debug(
+    graph: Annotated[
+        Path | None, typer.Argument(help="A stage's graph, for --compare and --reduce.")
+    ] = None,
+    fusions: Annotated[
+        Path | None,
+        typer.Option(help="A TensorRT-RTX plan or its folder: which kernels the graph became."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="ONNX Runtime against the GPU, by Polygraphy.")
+    ] = False,
+    reduce: Annotated[
+        bool, typer.Option("--reduce", help="The smallest part of a graph that does not build.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Look into a plan, or hand a graph to Polygraphy."""
+    from vr_trt.cli_engines_report import show_fusions
+    from vr_trt.errors import UsageError
+
+    if fusions is not None:
+        from vr_trt.engines.plan_report import report_plan
+
+        show_fusions(report_plan(fusions), json)
+        return
+    if graph is None or compare == reduce:
+        raise UsageError("give --fusions PLAN, or a graph with --compare or --reduce")
+    from vr_trt.engines.polygraphy_tool import run_polygraphy
+
+    raise typer.Exit(run_polygraphy("compare" if compare else "reduce", graph))
+
+
+def _profile(name: str) -> "Profile":
+    from vr_trt.engines.profiles import find_profile
+    from vr_trt.errors import ModelError, UsageError
+
+    try:
+        return find_profile(name)
+    except UsageError as error:  # an engine that nobody can name is a missing engine
+        raise ModelError(str(error)) from None
+
+
+def _canvas(size: str | None, row: "Profile") -> "Canvas":
+    from vr_trt.engines.cache import Canvas
+    from vr_trt.errors import ModelError
+    from vr_trt.runtime.canvas import canvas
+
+    wanted = re.fullmatch(r"(\d+)x(\d+)", size or "16x9")
+    if wanted is None or "0" in wanted.groups():
+        raise ModelError(f"{size} is no size: write it as 1280x720")
+    width, height = int(wanted[1]), int(wanted[2])
+    padded = canvas(width, height, min(width, height) if size else row.short_side)
+    return Canvas(
+        width=padded.padded_w,
+        height=padded.padded_h,
+        latents=row.window_latents,
+        step=row.latents_per_step,
+    )
+
+
+def _targets(text: str | None) -> tuple[int, ...]:
+    from vr_trt.engines.chips import CHIPS, listed
+    from vr_trt.errors import ModelError
+
+    targets = []
+    for part in (text or "").replace(" ", "").split(",") if text else []:
+        number = re.fullmatch(r"(?:sm_?)?(\d+)\.?(\d*)", part.lower())
+        if number is None or int(number[1] + number[2]) not in CHIPS:
+            raise ModelError(f"unknown compute capability {part!r}: choose of {listed(CHIPS)}")
+        targets.append(int(number[1] + number[2]))
+    return tuple(targets)
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    from vr_trt.errors import ModelError
+
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise ModelError(f"{wrong[0]} is no option: write it as NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _usable_backends(asked: "BuildRequest", says: "object") -> list[str]:
+    """The backends that build here; the others are named once."""
+    from vr_trt.engines.builder import find_builder
+    from vr_trt.errors import ModelError
+
+    assert callable(says)
+    usable, reasons = [], []
+    for name in DEFAULT_BACKENDS:
+        if name == "onnxruntime" and asked.targets:
+            continue  # chips were named
+        reason = find_builder(name).available()
+        if reason:
+            reasons.append(reason)
+        else:
+            usable.append(name)
+    if not usable:
+        raise ModelError("; ".join(reasons))
+    for reason in reasons:
+        says(f"skipped: {reason}")
+    return usable
