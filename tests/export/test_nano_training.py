@@ -15,6 +15,7 @@ from vr_trt.export.nano.latents import LatentPool
 from vr_trt.export.nano.losses import psnr
 from vr_trt.export.nano.pool import Pool, PoolSpec, open_pool
 from vr_trt.export.nano.train_generator import new_restoration
+from vr_trt.export.nano.train_together import Nano, TogetherTrainer, recoloured
 from vr_trt.export.nano.train_vae import VaeTrainer, as_pictures, new_vae, reconstruct, start_time
 from vr_trt.export.nano.training import Phase, Training, phase_at, train
 from vr_trt.export.vae import Upsample, VideoVae, split_moments
@@ -212,6 +213,30 @@ def test_three_steps_reduce_the_generators_loss() -> None:
         losses.append(loss.item())
         training.update(loss, 1e-3)
     assert losses[3] < losses[0]
+
+
+def test_finishing_tunes_all_but_the_encoder(pool: Pool) -> None:
+    nano = Nano(new_vae(TINY_VAE, pool, 1), new_restoration(tiny_generator(), 1))
+    nano.vae.encoder.requires_grad_(False)
+    training = Training(nano, seed=1)
+    ours = TogetherTrainer(training, nano, {"train": pool})
+    before = {name: value.clone() for name, value in nano.state_dict().items()}
+    step = next(n for n in range(20) if np.random.default_rng((1, n, 1)).random(2)[1] > 0.5)
+    losses = []
+    for _ in range(4):
+        loss = ours.loss(CLIPS, step)
+        losses.append(loss.item())
+        training.update(loss, 3e-4)
+    assert losses[3] < losses[0]
+    moved = {n for n, value in nano.state_dict().items() if not torch.equal(value, before[n])}
+    assert not any(name.startswith("vae.encoder") for name in moved)
+    assert {"vae.decoder.conv_out.weight", "restoration.generator.vid_out.proj.weight"} <= moved
+
+
+def test_recoloured_keeps_the_detail_and_takes_the_colours() -> None:
+    clip = held_out_clip(1, 64)
+    assert torch.allclose(recoloured(clip, clip), clip, atol=1e-5)
+    assert torch.allclose(recoloured(clip, clip + 0.1), clip + 0.1, atol=1e-5)
 
 
 def test_a_mosaic_puts_whole_clips_side_by_side() -> None:
