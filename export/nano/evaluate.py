@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vr_trt.export.colour_fix import Wavelet
 from vr_trt.export.config import GENERATOR_NANO, VAE_NANO
 from vr_trt.export.nano.pool import PoolSpec, open_pool
 from vr_trt.export.nano.train_generator import Restoration
+from vr_trt.export.nano.train_together import recoloured
 from vr_trt.export.vae import VideoVae, split_moments
 
 Pictures = NDArray[np.float32]  # [T, H, W, 3] in 0..1
@@ -54,9 +54,7 @@ def restore(vae: VideoVae, restoration: Restoration, x: Tensor, seed: int) -> Te
         latent = split_moments(vae.encode(x))[0][0].permute(1, 2, 3, 0) * vae.config.scaling
         restored = restoration(torch.randn(latent.shape, generator=draws), latent)
         out = vae.decode(restored.permute(3, 0, 1, 2)[None] / vae.config.scaling)
-    corrected = Wavelet()(out[0].transpose(0, 1), x[0].transpose(0, 1))
-    assert isinstance(corrected, Tensor)
-    return corrected.transpose(0, 1)[None]
+    return recoloured(out, x)
 
 
 def reconstruct(vae: VideoVae, x: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class LatentPool:
 
     def mosaic(
         self, rng: np.random.Generator, frames: int, rows: int, columns: int
-    ) -> tuple[Tensor, Tensor, list[int]]:
-        """Sharp and degraded latents [T, rows * h, columns * w, 16], and which clip is where.
+    ) -> tuple[Tensor, Tensor]:
+        """Sharp and degraded latents [T, rows * h, columns * w, 16] of random clips.
 
         More frames than a clip has come from going through its later latents again.
         """
@@ -40,7 +40,7 @@ class LatentPool:
             tiles = side[picks][:, :, order].float()  # [rows * columns, 16, T, h, w]
             tiles = tiles.view(rows, columns, *tiles.shape[1:]).permute(3, 0, 4, 1, 5, 2)
             sides.append(tiles.flatten(1, 2).flatten(2, 3))
-        return sides[0], sides[1], picks
+        return sides[0], sides[1]
 
 
 def encode_clip(vae: VideoVae, x: Tensor) -> Tensor:

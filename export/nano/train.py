@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vr_trt.export.nano.train_decoder import train_decoder
 from vr_trt.export.nano.train_generator import Restoration
+from vr_trt.export.nano.train_together import train_together
 from vr_trt.export.vae import VideoVae
 
 
@@ -41,7 +41,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    write_weights(*train_decoder(options.work), options.out)
+    nano = train_together(options.work)
+    write_weights(nano.vae, nano.restoration, options.out)
 
 
 if __name__ == "__main__":

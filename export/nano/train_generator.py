@@ -2,8 +2,8 @@
 
     python -m vr_trt.export.nano.train_generator --work FOLDER
 
-The loss is the error of the latents, each channel weighed by what it does to the picture, and, in
-the later phase, of the decoded picture. Needs the VAE that `train_vae` left in the folder.
+The loss is the error of the latents, each channel weighed by what it does to the picture. Needs
+the VAE that `train_vae` left in the folder, and trains it first where it is missing.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vr_trt.export.config import GENERATOR_NANO, GeneratorConfig
 from vr_trt.export.generator import Generator, LayerModulation, SwiGlu, WindowAttention
 from vr_trt.export.nano.latents import LatentPool, encode_pool, turned
-from vr_trt.export.nano.losses import picture_loss, psnr
+from vr_trt.export.nano.losses import psnr
 from vr_trt.export.nano.pool import Pool, PoolSpec, open_pool
 from vr_trt.export.nano.train_vae import train_vae
 from vr_trt.export.nano.training import Phase, Training, best_device, device_of, train
@@ -30,8 +30,7 @@ TEXT_TOKENS = 8
 LOUD = 100.0  # a constant channel that makes the RMS norms nearly linear
 # `clips` counts the mosaic's rows (columns are half as many again), `size` is the clips' own.
 PHASES = (
-    Phase(name="latents", steps=1800, clips=2, frames=3, size=128, rate=1e-3, last_rate=2e-4),
-    Phase(name="pictures", steps=200, clips=1, frames=3, size=128, rate=2e-4, last_rate=2e-5),
+    Phase(name="latents", steps=1500, clips=2, frames=3, size=128, rate=1e-3, last_rate=5e-5),
 )
 
 
@@ -156,21 +155,13 @@ class GeneratorTrainer:
         """The loss of training step `step`, a function of the weights, the seed and the step."""
         rng = np.random.default_rng((self.training.seed, step))
         frames = 1 if rng.random() < 0.15 else phase.frames + 2 * int(rng.random() < 0.3)
-        columns = max(1, phase.clips * 3 // 2)
-        decoded = phase.name == "pictures"
-        frames = min(frames, 3) if decoded else frames
-        mosaic = self.latents["train"].mosaic(rng, frames, phase.clips, columns)
-        device = device_of(self.training.model)
-        sharp, degraded = (side.to(device) for side in mosaic[:2])
-        noise = torch.from_numpy(rng.standard_normal(sharp.shape, dtype=np.float32)).to(device)
-        restored = self.training.model(noise, degraded)
-        error = restored - sharp
+        columns = phase.clips * 3 // 2
+        sides = self.latents["train"].mosaic(rng, frames, phase.clips, columns)
+        sharp, degraded = (side.to(device_of(self.training.model)) for side in sides)
+        noise = torch.from_numpy(rng.standard_normal(sharp.shape, dtype=np.float32))
+        error = self.training.model(noise.to(sharp.device), degraded) - sharp
         loss: Tensor = (error.square() * self.weights).mean() + 0.05 * error.abs().mean()
-        if not decoded:
-            return loss
-        out = decode_latents(self.vae, restored)
-        target = turned(self.pools["train"].sharp, mosaic[2][0])[None].to(device)
-        return 0.05 * loss + picture_loss(out, target[:, :, : out.shape[2]])
+        return loss
 
     def report(self, phase: Phase, loss: float) -> None:
         """Print how the averaged weights do on clips of other pictures."""

@@ -15,6 +15,7 @@ from vr_trt.export.nano.latents import LatentPool
 from vr_trt.export.nano.losses import psnr
 from vr_trt.export.nano.pool import Pool, PoolSpec, open_pool
 from vr_trt.export.nano.train_generator import new_restoration
+from vr_trt.export.nano.train_together import Nano, TogetherTrainer, recoloured
 from vr_trt.export.nano.train_vae import VaeTrainer, as_pictures, new_vae, reconstruct, start_time
 from vr_trt.export.nano.training import Phase, Training, phase_at, train
 from vr_trt.export.vae import Upsample, VideoVae, split_moments
@@ -214,12 +215,38 @@ def test_three_steps_reduce_the_generators_loss() -> None:
     assert losses[3] < losses[0]
 
 
+def test_finishing_tunes_all_but_the_encoder(pool: Pool) -> None:
+    nano = Nano(new_vae(TINY_VAE, pool, 1), new_restoration(tiny_generator(), 1))
+    nano.vae.encoder.requires_grad_(False)
+    training = Training(nano, seed=1)
+    ours = TogetherTrainer(training, nano, {"train": pool})
+    before = {name: value.clone() for name, value in nano.state_dict().items()}
+    step = next(n for n in range(20) if np.random.default_rng((1, n, 1)).random(2)[1] > 0.5)
+    losses = []
+    for _ in range(4):
+        loss = ours.loss(CLIPS, step)
+        losses.append(loss.item())
+        training.update(loss, 3e-4)
+    assert losses[3] < losses[0]
+    moved = {n for n, value in nano.state_dict().items() if not torch.equal(value, before[n])}
+    assert not any(name.startswith("vae.encoder") for name in moved)
+    assert {"vae.decoder.conv_out.weight", "restoration.generator.vid_out.proj.weight"} <= moved
+
+
+def test_recoloured_keeps_the_detail_and_takes_the_colours() -> None:
+    clip = held_out_clip(1, 64)
+    assert torch.allclose(recoloured(clip, clip), clip, atol=1e-5)
+    assert torch.allclose(recoloured(clip, clip + 0.1), clip + 0.1, atol=1e-5)
+
+
 def test_a_mosaic_puts_whole_clips_side_by_side() -> None:
     clips = torch.arange(5.0)[:, None, None, None, None].expand(5, 16, 3, 4, 4).half()
-    sharp, degraded, picks = LatentPool(clips, clips + 10).mosaic(np.random.default_rng(1), 5, 2, 3)
+    sharp, degraded = LatentPool(clips, clips + 10).mosaic(np.random.default_rng(1), 5, 2, 3)
     assert sharp.shape == degraded.shape == (5, 8, 12, 16)
     assert torch.equal(degraded, sharp + 10)
-    assert sharp[0, ::4, ::4, 0].flatten().tolist() == picks
+    tiles = sharp.unflatten(1, (2, 4)).unflatten(3, (3, 4))  # [T, rows, 4, columns, 4, 16]
+    assert torch.equal(tiles.amin((0, 2, 4, 5)), tiles.amax((0, 2, 4, 5)))
+    assert len(tiles.unique()) > 1
 
 
 def test_shipped_weights_reconstruct_a_held_out_photograph() -> None:
