@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from vr_trt.errors import UsageError, VrTrtError
+from vr_trt.errors import UsageError
 
 VIDEO_MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 IMAGE_CODECS = {
@@ -78,7 +78,7 @@ def output_errors(path: Path) -> Iterator[None]:
             raise UsageError(f"{path}: the disk is full; free space and run again") from error
         if error.errno in _FORBIDDEN:
             raise UsageError(f"{path} cannot be written: {reason}; choose another place") from error
-        raise VrTrtError(f"{path}: writing failed: {reason}; try another output name") from error
+        raise UsageError(f"{path}: writing failed: {reason}; try another output name") from error
 
 
 def _sync(path: Path) -> None:
