@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from vr_trt.export.nano.train_generator import Restoration
@@ -29,7 +29,8 @@ def write_weights(vae: VideoVae, restoration: Restoration, folder: Path) -> None
 
 def _write(state: dict[str, Tensor], path: Path) -> None:
     partial = path.with_suffix(".partial")
-    save_file({name: value.half().contiguous().cpu() for name, value in state.items()}, partial)
+    halves = {name: value.half().contiguous().cpu() for name, value in state.items()}
+    partial.write_bytes(save(halves))
     os.replace(partial, path)
 
 

@@ -110,7 +110,6 @@ def train_together(work: Path, phases: tuple[Phase, ...] = PHASES) -> Nano:
     }
     training = Training(nano, seed=SEED)
     trainer = TogetherTrainer(training, nano, pools)
-    trainer.report(phases[0], float("nan"))
     train(training, phases, trainer.loss, work / "together.pt", trainer.report)
     training.keep_average()
     return nano
