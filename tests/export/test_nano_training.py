@@ -252,10 +252,9 @@ def test_a_mosaic_puts_whole_clips_side_by_side() -> None:
 def test_shipped_weights_reconstruct_a_held_out_photograph() -> None:
     vae, _ = load_nano(WEIGHTS)
     x = held_out_clip(1, 256)
-    with torch.no_grad():
-        assert psnr(reconstruct(vae, x), x) > 27
+    assert psnr(reconstruct(vae, x), x) > 28
     x = held_out_clip(5, 128)
-    assert psnr(reconstruct(vae, x), x) > 25
+    assert psnr(reconstruct(vae, x), x) > 30
     assert all(
         not module.upscale_conv.bias.any()
         for module in vae.modules()
@@ -271,8 +270,8 @@ def test_shipped_weights_restore_without_harm() -> None:
     degraded = torch.from_numpy(worse).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     out = restore(vae, restoration, degraded, 1)
     other = restore(vae, restoration, degraded, 2)
-    assert psnr(out, sharp) > psnr(degraded, sharp) - 1.5
-    assert psnr(out, other) > 35  # the noise decides next to nothing
+    assert psnr(out, sharp) > psnr(degraded, sharp) - 0.5
+    assert psnr(out, other) > 45  # the noise decides next to nothing
 
 
 def test_shipped_weights_stay_small() -> None:
