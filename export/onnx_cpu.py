@@ -26,7 +26,7 @@ def attend_blockwise(model: ir.Model) -> None:
             DOMAIN,
             "MultiHeadAttention",
             [each.outputs[0] for each in squeezed],
-            [ir.AttrInt64("num_heads", 1), *node.attributes.values()],
+            [ir.AttrInt64("num_heads", 1), *_scale(node)],
             name=f"{node.name}/MultiHeadAttention",
         )
         restored = ir.Node(
@@ -40,10 +40,15 @@ def attend_blockwise(model: ir.Model) -> None:
 
 
 def _replaceable(node: ir.Node) -> bool:
-    """No mask, one head, and no attribute but the scale."""
+    """No mask, one head, and nothing asked for but the scale."""
     q = node.inputs[0]
     one_head = q is not None and q.shape is not None and len(q.shape) == 4 and q.shape[1] == 1
-    return len(node.inputs) == 3 and one_head and set(node.attributes) <= {"scale"}
+    asked = {name for name, value in node.attributes.items() if value.value}
+    return len(node.inputs) == 3 and one_head and asked <= {"scale"}
+
+
+def _scale(node: ir.Node) -> list[ir.Attr]:
+    return [node.attributes["scale"]] if "scale" in node.attributes else []
 
 
 def _axis(graph: ir.Graph, node: ir.Node) -> ir.Value:

@@ -45,6 +45,10 @@ def export(
     network: Annotated[
         list[Network] | None, typer.Option(help="Only this network; may be repeated.")
     ] = None,
+    cut: Annotated[
+        bool,
+        typer.Option("--cut", help="The VAE's high resolutions one frame a call: less memory."),
+    ] = False,
     generator_file: Annotated[Path | None, File] = None,
     vae_file: Annotated[Path | None, File] = None,
 ) -> None:
@@ -66,6 +70,7 @@ def export(
         if row
         else None,
         profile=row.name if row else None,
+        cut=cut,
         networks=[each.value for each in network] if network else NETWORKS,
     )
     typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
