@@ -13,6 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 ALIGNMENT = 4096  # so that a runtime can map the file
+PACKED = 64  # where small size counts for more
+# Stored in full even where others are halved: rounding the networks' ends shifts every latent.
+ENDS = ("conv_in.", "conv_out.", "patch_in.", "patch_out.")
 INLINE_BYTES = 1024  # smaller tensors stay in the graph, where people can read them
 
 
@@ -21,7 +24,7 @@ class SharedWeights:
     """An external-data file under construction; use as a context manager."""
 
     path: Path
-    half: bool = False  # store fp32 weights in fp16, with a cast in the graph
+    half: bool = False  # store large fp32 weights in fp16, with a cast in the graph, and pack them
     _places: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # hash -> offset, length
     _file: BinaryIO | None = None
 
@@ -44,7 +47,8 @@ class SharedWeights:
             tensor = value.const_value
             if tensor is None or tensor.nbytes <= INLINE_BYTES:
                 continue
-            if self.half and tensor.dtype == ir.DataType.FLOAT:
+            end = any(part in name for part in ENDS)
+            if self.half and tensor.dtype == ir.DataType.FLOAT and not end:
                 value = _stored_in_half(model.graph, value)
                 tensor = value.const_value
                 assert tensor is not None
@@ -56,7 +60,7 @@ class SharedWeights:
         data = tensor.tobytes()
         key = hashlib.sha256(data).digest()
         if key not in self._places:
-            self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+            self._file.write(bytes(-self._file.tell() % (PACKED if self.half else ALIGNMENT)))
             self._places[key] = self._file.tell(), len(data)
             self._file.write(data)
         offset, length = self._places[key]

@@ -47,12 +47,12 @@ class Load:
 # Measured with `python -m vr_trt.bench.memory_law engines/nano`. Its graphs attend block by block.
 NANO = Law(
     base=91 * MIB,
-    encode=3664,
-    decode=4660,
+    encode=2612,
+    decode=4854,
     generator=312,
     encode_state=502,
     decode_state=1281,
-    image=1327,
+    image=1201,
     attention=0,
 )
 # What whole runs take beyond their fullest stage, since stages share one arena that is never packed:

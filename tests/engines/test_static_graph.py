@@ -20,8 +20,9 @@ CANVAS = Canvas(width=160, height=96, latents=2, step=1)
 REQUEST = GraphRequest(
     model="nano", canvas=CANVAS, profile="360p", precision=None, default_precision="fp16"
 )
-VIDEO = ("encode_start", "encode_step", "encode_image", "generator", "generator_image")
-EVERY = (*VIDEO, "decode_start", "decode_step", "decode_image")
+CODERS = [f"{verb}_{half}" for verb in ("encode", "decode") for half in ("fine", "coarse")]
+CALLS = [f"{coder}_{call}" for coder in CODERS for call in ("start", "step")]
+EVERY = (*CALLS, "encode_image", "decode_image", "generator", "generator_image")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_equal_requests_give_equal_graphs(graphs: Graphs, tmp_path: Path) -> Non
 
 def test_each_stage_has_its_networks_weights(graphs: Graphs) -> None:
     assert list(graphs.weights_of("generator_image")) == ["generator.safetensors"]
-    assert list(graphs.weights_of("decode_step")) == ["vae.safetensors"]
+    assert list(graphs.weights_of("decode_fine_step")) == ["vae.safetensors"]
 
 
 def test_damage_in_the_cache_is_made_good(tmp_path: Path) -> None:
