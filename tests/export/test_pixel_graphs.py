@@ -135,7 +135,7 @@ def check_same_graph(fresh: Path, shipped: Path) -> None:
         np.testing.assert_array_equal(given, wanted)
 
 
-def test_every_graph_of_the_contract_is_shipped_and_small() -> None:
+def test_every_pixel_graph_is_shipped_and_small() -> None:
     assert sorted(p.stem for p in SHIPPED.glob("*.onnx")) == sorted(NAMES)
     assert max(p.stat().st_size for p in SHIPPED.glob("*.onnx")) < 10_000
 
