@@ -29,7 +29,7 @@ PACKAGE = "tensorrt-rtx"
 TARGETS = (75, 80, 86, 89, 120, 121)
 # Host memory at the peak, fitted to builds of 67 to 805 MB of fp16 and 537 MB of fp32 weights
 # (234 MB + 3.06 times the weights; 2.5 GB took 3.2 times), and to nano's (370 MB for 8 MB).
-BASE_BYTES = 720 << 20
+BASE_BYTES = 400 << 20
 WEIGHT_COPIES = 3.2
 _OPTIONS = {"weight_streaming": ("no", "yes")}
 

@@ -53,7 +53,8 @@ def test_tensorrt_rtx_builds_plans_for_ada_and_blackwell(
         assert b"accelerators={sm89 sm120 }" in content and len(content) > 10_000
         assert engine.spec.targets == (89, 120) and engine.spec.precision == "fp16"
         assert 0 < engine.about.seconds["build"] < engine.about.seconds["all"]
-        assert 1e8 < engine.about.peak_bytes < engine.about.estimated_bytes
+        # The upper bound is no test: a child's peak starts at what its parent held when it forked.
+        assert engine.about.peak_bytes > 1e8 and engine.about.estimated_bytes > 1e8
         assert "Engine generation completed" in (engine.folder / "build.log").read_text()
     assert actions(build(request, tmp_path)) == ["found", "found"]
     only = build(replace(request, targets=(120,), stages=("generator",)), tmp_path)
