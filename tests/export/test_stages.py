@@ -121,9 +121,11 @@ def test_weights_stored_in_half_are_cast_at_load(tiny: TinyModel, exported: Make
     check_generator(given, (3, 2, 6), LIMITS["fp16"])
     model = given.model("generator")
     large = [t for t in model.graph.initializer if t.data_location == t.EXTERNAL]
-    assert {t.data_type for t in large if not t.name.endswith(("order", "place"))} == {
-        onnx.TensorProto.FLOAT16
-    }
+    large = [t for t in large if not t.name.endswith(("order", "place"))]
+    ends = {t.data_type for t in large if "patch_" in t.name}
+    assert ends == {onnx.TensorProto.FLOAT}  # in full: rounding them shifts every latent
+    others = {t.data_type for t in large if "patch_" not in t.name}
+    assert others == {onnx.TensorProto.FLOAT16}
     assert {i.type.tensor_type.elem_type for i in model.graph.input} == {onnx.TensorProto.FLOAT}
 
 
