@@ -72,7 +72,8 @@ class PixelStages:
                 # Made a second time: the source's planes wait in a fraction of its memory.
                 inputs["reference"] = self._model_frame(frame)
             outputs = call(self._to_video, inputs)
-            y, u, v = (outputs[name].numpy()[0] for name in "yuv")
+            # Copies: frames wait for the writer, and would pin the backend's memory in pieces.
+            y, u, v = (outputs[name].numpy()[0].copy() for name in "yuv")
             yield Frame((y, u, v), frame.pts, frame.duration)
 
     def _model_frame(self, frame: Frame) -> Tensor:

@@ -19,6 +19,7 @@ from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.latent_windows import LatentWindows
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import PixelStages
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import (
     FRAMES_PER_LATENT,
     START_FRAMES,
@@ -35,8 +36,9 @@ class Shot:
     def __init__(self, model: Model, pixels: PixelStages, profile: Profile, seed: int) -> None:
         self._pixels = pixels
         self._profile = profile
-        self._encode = EncodeStream(model)
-        self._decode = DecodeStream(model)
+        states = StatePool()
+        self._encode = EncodeStream(model, states)
+        self._decode = DecodeStream(model, states)
         self._generator = GeneratorStage(model, seed)
         self._windows = LatentWindows(
             profile.window_latents, profile.overlap, self._generator.restore
