@@ -27,7 +27,7 @@ from vr_trt.runtime.model import EMBEDDED
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 from vr_trt.runtime.session import Array, Tensor, call
 
-Correction = Literal["wavelet", "adain", "none"]
+Correction = Literal["wavelet", "lab", "adain", "none"]
 Inputs = dict[str, Array | Tensor]
 
 

@@ -33,6 +33,7 @@ class Color(StrEnum):
     """How the restored picture takes over the source's colours."""
 
     WAVELET = "wavelet"
+    LAB = "lab"
     ADAIN = "adain"
     NONE = "none"
 

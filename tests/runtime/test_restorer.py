@@ -100,7 +100,7 @@ def test_wrong_pictures_are_refused(model: str) -> None:
     ("choice", "message"),
     [
         ({"profile": "4k"}, "unknown profile"),
-        ({"color": "sepia"}, "colour correction 'sepia'.*wavelet, adain, none"),
+        ({"color": "sepia"}, "colour correction 'sepia'.*wavelet, lab, adain, none"),
         ({"backend": "quantum"}, "backend 'quantum'"),
         ({"seed": -1}, "seed"),
         ({"threads": -2}, "threads"),
