@@ -1,7 +1,10 @@
 """Triton kernels compiled ahead of time, for a chip that need not be here.
 
-The result is PTX that a driver or TensorRT loads without Triton. Triton gives every kernel two
-pointers beyond its own arguments, for scratch memory; a launcher that knows only the kernel's
+`compile_for` says what became of a kernel: registers, spills, shared memory, instructions. Tests
+hold every tuned configuration to that.
+
+`compile_kernel` gives PTX that a driver or TensorRT loads without Triton. Triton gives every kernel
+two pointers beyond its own arguments, for scratch memory; a launcher that knows only the kernel's
 signature does not pass them, so they are taken off, and the PTX is assembled once more to prove
 that it still is one.
 """
@@ -23,6 +26,11 @@ _NEWER_PTX = {103: 88, 110: 90, 121: 88}
 _SCRATCH_POINTERS = 2
 _POINTER = "*"
 _FIRST_BLACKWELL = 100  # whose assembler is a tool of its own
+_ALIGNED = ":16"
+_WARPS, _STAGES = 4, 2
+# Bytes of shared memory that one block may ask for: CUDA programming guide, "compute capabilities".
+SHARED_LIMIT = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10,
+                100: 227 << 10, 103: 227 << 10, 110: 227 << 10, 120: 99 << 10, 121: 99 << 10}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +41,8 @@ class KernelSource:
     signature: Mapping[str, str]  # argument -> "*fp16", "i32"; in the kernel's order
     constants: Mapping[str, Any]  # compile-time arguments
     aligned: frozenset[str] = field(default_factory=frozenset)  # divisible by 16
-    warps: int = 4
-    stages: int = 2
+    warps: int = _WARPS
+    stages: int = _STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +67,54 @@ class CompiledKernel:
     resources: Resources
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compiled:
+    """What the compiler made of a kernel."""
+
+    arch: str  # "sm_90a"
+    spills: int  # bytes of a thread's registers that live in memory instead
+    registers: int
+    shared_bytes: int  # of a block
+    instructions: tuple[str, ...]  # in order: "HGMMA.64x128x16.F32", "LDGSTS.E.BYPASS.128"
+
+    def count(self, *starts: str) -> int:
+        """How many instructions begin with one of `starts`."""
+        return sum(name.startswith(starts) for name in self.instructions)
+
+
+def compile_for(
+    kernel: Any, signature: Mapping[str, str], constants: Mapping[str, Any], chip: int
+) -> Compiled:
+    """Compile `kernel`, what @triton.jit made, for compute capability `chip` as 89, and read it.
+
+    `signature`: argument to "*fp16", "i32", "fp32"; ":16" after it says that it is divisible by 16,
+    as every tensor's address should be. `constants`: compile-time arguments, and `num_warps`,
+    `num_stages` as a launch takes them. ModelError where Triton is missing.
+    """
+    fixed = dict(constants)
+    source = KernelSource(
+        function=kernel,
+        signature={name: kind.removesuffix(_ALIGNED) for name, kind in signature.items()},
+        aligned=frozenset(name for name, kind in signature.items() if kind.endswith(_ALIGNED)),
+        warps=fixed.pop("num_warps", _WARPS),
+        stages=fixed.pop("num_stages", _STAGES),
+        constants=fixed,
+    )
+    compiled = _compile(source, chip)
+    cubin = compiled.asm["cubin"]
+    resources = read_resources(cubin)
+    return Compiled(
+        arch=target_of(compiled.asm["ptx"]),
+        spills=resources.spilled,
+        registers=resources.registers,
+        shared_bytes=compiled.metadata.shared,
+        instructions=tuple(instructions(cubin)),
+    )
+
+
 def compile_kernel(source: KernelSource, sm: int) -> CompiledKernel:
     """Compile for compute capability `sm` as 89; ModelError where that is not possible."""
-    triton = _triton()
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    names = source.function.arg_names
-    signature = {name: source.signature.get(name, "constexpr") for name in names}
-    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned}
-    options = {
-        "num_warps": source.warps,
-        "num_stages": source.stages,
-        "ptx_version": _NEWER_PTX.get(sm, _PTX_VERSION),
-    }
-    compiled = triton.compile(
-        ASTSource(source.function, signature, dict(source.constants), attributes),
-        target=GPUTarget("cuda", sm, 32),
-        options=options,
-    )
+    compiled = _compile(source, sm)
     _check_launch(compiled.metadata)
     name, ptx = compiled.metadata.name, strip_scratch(compiled.asm["ptx"], compiled.metadata.name)
     arch = target_of(ptx)
@@ -90,6 +127,27 @@ def compile_kernel(source: KernelSource, sm: int) -> CompiledKernel:
         warps=compiled.metadata.num_warps,
         shared=compiled.metadata.shared,
         resources=read_resources(cubin),
+    )
+
+
+def _compile(source: KernelSource, sm: int) -> Any:
+    """What Triton's compiler gives."""
+    triton = _triton()
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = source.function.arg_names
+    signature = {name: source.signature.get(name, "constexpr") for name in names}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned}
+    options = {
+        "num_warps": source.warps,
+        "num_stages": source.stages,
+        "ptx_version": _NEWER_PTX.get(sm, _PTX_VERSION),
+    }
+    return triton.compile(
+        ASTSource(source.function, signature, dict(source.constants), attributes),
+        target=GPUTarget("cuda", sm, 32),
+        options=options,
     )
 
 

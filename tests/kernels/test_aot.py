@@ -11,9 +11,11 @@ import triton.language as tl
 
 from vr_trt.errors import ModelError
 from vr_trt.kernels.aot import (
+    SHARED_LIMIT,
     CompiledKernel,
     KernelSource,
     assemble,
+    compile_for,
     compile_kernel,
     instructions,
     parameters,
@@ -23,7 +25,9 @@ from vr_trt.kernels.aot import (
 )
 from vr_trt.kernels.rms_norm import rms_norm_kernel, rms_norm_tile
 
-ARCH = {80: "sm_80", 89: "sm_89", 90: "sm_90a", 100: "sm_100a", 120: "sm_120a"}
+ARCH = {80: "sm_80", 86: "sm_86", 89: "sm_89", 90: "sm_90a", 100: "sm_100a", 120: "sm_120a"}
+PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
+PRODUCT_FP8 = {89: "QMMA", 90: "QGMMA", 100: "UTCQMMA", 120: "QMMA"}
 PTX = """.version 8.7
 .target sm_89
 .visible .entry scale(
@@ -152,3 +156,32 @@ def test_a_kernel_with_clusters_cannot_enter() -> None:
         KernelSource(function=store, signature={"y": "*fp32"}, constants={"BLOCK": 128}), 80
     )
     assert len(parameters(kernel.ptx, kernel.name)) == 1
+
+
+@triton.jit
+def product(a, b, c, K, M: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    m, n, k = tl.arange(0, M)[:, None], tl.arange(0, N)[None, :], tl.arange(0, BLOCK)
+    total = tl.zeros([M, N], tl.float32)
+    for first in range(0, K, BLOCK):
+        left = tl.load(a + m * K + first + k[None, :])
+        total = tl.dot(left, tl.load(b + (first + k[:, None]) * N + n), total)
+    tl.store(c + m * N + n, total)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sm"), [*(("fp16", sm) for sm in PRODUCT), *(("fp8e4nv", sm) for sm in PRODUCT_FP8)]
+)
+def test_what_a_product_becomes(kind: str, sm: int) -> None:
+    signature = {"a": f"*{kind}:16", "b": f"*{kind}:16", "c": "*fp32:16", "K": "i32:16"}
+    sizes = {"M": 128, "N": 128, "BLOCK": 64, "num_warps": 8, "num_stages": 3}
+    compiled = compile_for(product, signature, sizes, sm)
+    assert compiled.count((PRODUCT if kind == "fp16" else PRODUCT_FP8)[sm]) > 0
+    assert compiled.count("LDGSTS") > 0  # 16 bytes at a time, past the registers
+    assert compiled.spills == 0 and compiled.registers <= 255
+    assert 3 * 64 * 128 <= compiled.shared_bytes <= SHARED_LIMIT[sm]
+
+
+def test_spills_are_seen() -> None:
+    signature = {"a": "*fp16:16", "b": "*fp16:16", "c": "*fp32:16", "K": "i32:16"}
+    sizes = {"M": 256, "N": 128, "BLOCK": 64, "num_warps": 2}  # 512 accumulators a thread
+    assert compile_for(product, signature, sizes, 89).spills > 0

@@ -1,33 +1,25 @@
 """RMSNorm: its reference, what it refuses, and the kernel itself where no GPU is needed."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
 from vr_trt.kernels.rms_norm import EPS, RmsNormTile, rms_norm, rms_norm_reference, rms_norm_tile
 
-INTERPRETED = Path(__file__).with_name("interpreted_rms_norm.py")
+RUNS = Path(__file__).with_name("run_rms_norm.py")
 
 
 def test_the_kernel_equals_its_reference_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(INTERPRETED)]
-    done = subprocess.run(
-        command,
-        check=False,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed and int(passed[1]) >= 32 and "skipped" not in done.stdout
+    run(RUNS, "cpu", at_least=32)
+
+
+@pytest.mark.gpu
+def test_the_kernel_equals_its_reference_on_a_gpu() -> None:
+    run(RUNS, "cuda", at_least=32)
 
 
 def test_reference_is_torchs_own() -> None:

@@ -1,11 +1,8 @@
-"""The RMSNorm kernel against its plain reference, in Triton's interpreter.
-
-Run by test_rms_norm in a process of its own: whether Triton interprets or compiles is decided once,
-when it is imported.
-"""
+"""The RMSNorm kernel against its plain reference; run by test_rms_norm, see `tests.kernel_runs`."""
 
 import pytest
 import torch
+from tests.kernel_runs import DEVICE
 
 from vr_trt.kernels.rms_norm import rms_norm, rms_norm_reference
 
@@ -20,7 +17,7 @@ TOLERANCE = {
 
 def numbers(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
     generator = torch.Generator().manual_seed(rows * 10007 + columns)
-    return (3 * torch.randn(rows, columns, generator=generator)).to(dtype)
+    return (3 * torch.randn(rows, columns, generator=generator)).to(DEVICE, dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -28,7 +25,7 @@ def numbers(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
 def test_kernel_equals_reference(rows: int, columns: int, dtype: torch.dtype) -> None:
     x = numbers(rows, columns, dtype)
     # Every element must be written, and nothing beyond the last.
-    room = torch.full((rows * columns + 64,), torch.nan, dtype=dtype)
+    room = torch.full((rows * columns + 64,), torch.nan, dtype=dtype, device=DEVICE)
     out = room[: rows * columns].view(rows, columns)
     assert rms_norm(x, out=out) is out
     torch.testing.assert_close(out, rms_norm_reference(x), rtol=TOLERANCE[dtype], atol=1e-6)
@@ -36,12 +33,14 @@ def test_kernel_equals_reference(rows: int, columns: int, dtype: torch.dtype) ->
 
 
 def test_large_half_precision_values_do_not_overflow() -> None:
-    x = torch.full((2, 64), 30000.0, dtype=torch.float16)  # whose square is infinite in fp16
+    x = torch.full(
+        (2, 64), 30000.0, dtype=torch.float16, device=DEVICE
+    )  # whose square is infinite in fp16
     assert rms_norm(x).sub(1).abs().max() < 1e-3
 
 
 def test_rows_of_zeros_stay_zero() -> None:
-    assert rms_norm(torch.zeros(3, 20)).eq(0).all()
+    assert rms_norm(torch.zeros(3, 20, device=DEVICE)).eq(0).all()
 
 
 def test_a_row_with_nan_spoils_no_other() -> None:
@@ -52,7 +51,7 @@ def test_a_row_with_nan_spoils_no_other() -> None:
 
 
 def test_eps_counts() -> None:
-    x = torch.full((1, 8), 1e-3)
+    x = torch.full((1, 8), 1e-3, device=DEVICE)
     torch.testing.assert_close(rms_norm(x, eps=1.0), rms_norm_reference(x, eps=1.0))
     assert rms_norm(x, eps=1.0).abs().max() < 2e-3
 
@@ -61,4 +60,4 @@ def test_in_place_and_empty() -> None:
     x = numbers(6, 50, torch.float32)
     wanted = rms_norm_reference(x)
     torch.testing.assert_close(rms_norm(x, out=x), wanted)
-    assert rms_norm(torch.empty(0, 8)).shape == (0, 8)
+    assert rms_norm(torch.empty(0, 8, device=DEVICE)).shape == (0, 8)
