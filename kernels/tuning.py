@@ -23,8 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vr_trt.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 CHIPS = (80, 86, 89, 90, 100, 120)  # the kernels are compiled and tested for these
 _FOLDER = Path(__file__).with_name("tuned")
@@ -78,6 +82,19 @@ def tuned(kernel: str, capability: int, **key: Field) -> dict[str, int]:
     Its sizes by name, `num_warps` and `num_stages`. ModelError where the table has no row for it.
     """
     return dict(tuned_table(kernel).pick(capability, key).options)
+
+
+def capability_of(device: "torch.device") -> int:
+    """The compute capability that a launch on `device` is tuned for, as 89.
+
+    The CPU, where Triton interprets, takes the oldest chip's sizes.
+    """
+    if device.type != "cuda":
+        return CHIPS[0]
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 @cache

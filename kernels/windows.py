@@ -76,7 +76,7 @@ def partition(grid: Grid, shifted: bool) -> list[Window]:
     return [(t, h, w) for w in columns for h in rows for t in frames]
 
 
-def _tokens(grid: Grid, window: Window) -> NDArray[np.int64]:
+def window_tokens(grid: Grid, window: Window) -> NDArray[np.int64]:
     """[L]: the token indices of one window, row-major."""
     _, rows, columns = grid
     t, h, w = (np.arange(*span, dtype=np.int64) for span in window)
@@ -93,7 +93,7 @@ def window_tables(grid: Grid, shifted: bool) -> WindowTables:
     """Group the windows of `grid` by shape."""
     by_shape: dict[Grid, list[NDArray[np.int64]]] = {}
     for window in partition(grid, shifted):
-        by_shape.setdefault(_shape(window), []).append(_tokens(grid, window))
+        by_shape.setdefault(_shape(window), []).append(window_tokens(grid, window))
     groups = tuple(WindowGroup(shape, np.stack(rows)) for shape, rows in by_shape.items())
     order = np.concatenate([group.index.reshape(-1) for group in groups])
     return WindowTables(groups, np.argsort(order))
@@ -112,7 +112,7 @@ def any_size_tables(
     tables: dict[str, NDArray[np.generic]] = {}
     for name, shifted in (("plain", False), ("shifted", True)):
         windows = partition(grid, shifted)
-        tokens = [_tokens(grid, window) for window in windows]
+        tokens = [window_tokens(grid, window) for window in windows]
         longest = max(len(row) for row in tokens)
         index = np.zeros((len(windows), longest), np.int64)
         mask = np.ones((len(windows), 1, 1, longest + text_tokens), np.bool_)

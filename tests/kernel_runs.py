@@ -36,13 +36,12 @@ def poisoned(*shape: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def error_ratio(ours: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> float:
-    """How much farther than a plain run in the same dtype we are from fp32, in rms.
+    """How much farther from `exact` we are than a plain run in the same dtype is, in rms.
 
-    `plain` is the reference in our dtype; where it is as good as exact, an fp32 rounding counts.
+    Where the plain run is nearer than half a step of the dtype, half a step counts.
     """
     assert ours.shape == plain.shape == exact.shape and not ours.isnan().any()
     wide = exact.double()
-    size = wide.square().mean().sqrt()
     mine, other = ((x.double() - wide).square().mean().sqrt() for x in (ours, plain))
-    floor = torch.finfo(torch.float32).eps * size
-    return float(mine / torch.maximum(other, floor).clamp_min(1e-30))
+    half_step = wide.square().mean().sqrt() * torch.finfo(ours.dtype).eps / 2
+    return float(mine / torch.maximum(other, half_step).clamp_min(1e-30))

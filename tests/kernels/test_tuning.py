@@ -7,7 +7,7 @@ import pytest
 
 from vr_trt.errors import ModelError
 from vr_trt.kernels import tuning
-from vr_trt.kernels.tuning import CHIPS, read_table, tuned, tuned_table
+from vr_trt.kernels.tuning import CHIPS, capability_of, read_table, tuned, tuned_table
 
 TABLE = """
 key = ["width", "dtype"]
@@ -92,6 +92,11 @@ def test_a_kernel_without_a_table_is_named(tmp_path: Path, monkeypatch: pytest.M
         tuned("yours", 90)
     assert tuned("mine", 90, width=64, dtype="fp16")["num_warps"] == 8
     tuned_table.cache_clear()
+
+
+def test_the_interpreter_takes_the_oldest_chip_s_sizes() -> None:
+    torch = pytest.importorskip("torch")
+    assert capability_of(torch.device("cpu")) == min(CHIPS)
 
 
 def test_the_committed_tables_are_whole() -> None:

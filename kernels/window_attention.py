@@ -1,0 +1,389 @@
+"""Attention inside windows with the text in every window, from the fused qkv tensors.
+
+Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows, S tokens of a
+window and the text. Source: network spec §4.1. Three launches:
+
+1. `rotated_keys_kernel`: the keys of video and text, normalised and rotated, each once.
+2. `window_attention_kernel`: everything else, from gather to scatter.
+3. `window_mean_kernel`: the text's mean over windows, in a fixed order, so without atomics.
+
+Why keys first, and not inside 2: a window has S = 868 at 21 frames of 720p, seven blocks of 128
+queries, and each would prepare all of the window's keys anew. For 128 keys of width 128 that is
+about 12 operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's 128 lanes, beside
+2048 cycles of matrix products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs
+at 4.3 TB/s, where the products of a layer take 390 µs at 500 TFLOP/s. A query belongs to one block
+only: queries are prepared inside 2, and their 220 MB are saved.
+
+Pairs that rotate are halves (j, j + D / 2), as folding orders them. 3B and 7B differ in tables only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import e, log2, sqrt
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
+
+from vr_trt.kernels.tuning import capability_of, tuned
+from vr_trt.kernels.window_tables import WindowSpec, packed_windows, rotary_rows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+EPS = 1e-5
+_LARGEST_GRID = 65535  # programs along a launch's second axis
+_ALIGNED = 16  # bytes: rows are read so many at a time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QkNorm:
+    """The weights [D] of the norms of queries and keys; the text's queries may have none."""
+
+    video_q: "Tensor"
+    video_k: "Tensor"
+    text_k: "Tensor"
+    text_q: "Tensor | None" = None
+    eps: float = EPS
+
+    def to(self, device: "torch.device", dtype: "torch.dtype") -> "QkNorm":
+        """The same weights, elsewhere or of another kind."""
+        text_q = None if self.text_q is None else self.text_q.to(device, dtype)
+        video_q, video_k, text_k = (
+            x.to(device, dtype) for x in (self.video_q, self.video_k, self.text_k)
+        )
+        return QkNorm(video_q=video_q, video_k=video_k, text_k=text_k, text_q=text_q, eps=self.eps)
+
+
+def window_attention_reference(
+    video: "Tensor",  # [N, 3, H, D]
+    text: "Tensor",  # [L, 3, H, D], or [L, 2, H, D]: keys and values
+    norm: QkNorm,
+    spec: WindowSpec,
+) -> "tuple[Tensor, Tensor | None]":
+    """Attended video [N, H, D] and text [L, H, D], window after window, in the inputs' dtype."""
+    import torch
+    from torch.nn import functional as F
+
+    cos, sin = (torch.from_numpy(table).to(video)[:, None] for table in rotary_rows(spec))
+    N, half = spec.video_tokens, spec.head_width // 2
+
+    def prepared(x: "Tensor", weight: "Tensor", rows: slice) -> "Tensor":
+        x = F.rms_norm(x, x.shape[-1:], weight.to(x), norm.eps)
+        a, b, c, s = x[..., :half], x[..., half:], cos[rows], sin[rows]
+        return torch.cat([a * c - b * s, b * c + a * s], -1)
+
+    of_video, of_text = slice(0, N), slice(N, None)
+    q = prepared(video[:, 0], norm.video_q, of_video)
+    if norm.text_q is not None:
+        q = torch.cat([q, prepared(text[:, 0], norm.text_q, of_text)])
+    text_k = prepared(text[:, -2], norm.text_k, of_text)
+    k = torch.cat([prepared(video[:, 1], norm.video_k, of_video), text_k])
+    v = torch.cat([video[:, 2], text[:, -1]])
+    out, texts = torch.empty_like(q[:N]), []
+    windows = packed_windows(spec.grid, spec.shifted, spec.text_tokens)
+    for start, stop in zip(windows.starts[:-1], windows.starts[1:], strict=True):
+        rows = torch.from_numpy(windows.index[start:stop]).long().to(video.device)
+        own = rows[: len(rows) - spec.text_tokens]
+        queries = rows if spec.text_queries else own
+        own_q, own_k, own_v = (
+            x[i].transpose(0, 1)[None] for x, i in ((q, queries), (k, rows), (v, rows))
+        )
+        attended = F.scaled_dot_product_attention(own_q, own_k, own_v)[0].transpose(0, 1)
+        out[own] = attended[: len(own)]
+        texts.append(attended[len(own) :])
+    return out, torch.stack(texts).float().mean(0).to(out) if spec.text_queries else None
+
+
+@triton.jit
+def _prepared(a, b, weight_a, weight_b, cos, sin, SCALE, EPS, D: tl.constexpr):  # type: ignore[no-untyped-def]
+    """RMSNorm of rows in two halves [rows, D / 2], weights, SCALE and rotation, all in fp32."""
+    a, b = a.to(tl.float32), b.to(tl.float32)
+    norm = SCALE * tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + EPS)[:, None]
+    a, b = a * norm * weight_a.to(tl.float32), b * norm * weight_b.to(tl.float32)
+    return a * cos - b * sin, b * cos + a * sin
+
+
+@triton.jit
+def rotated_keys_kernel(  # type: ignore[no-untyped-def]
+    video,  # [N, 3, H, D]
+    text,  # [L, TEXT_PARTS, H, D], keys and values last
+    video_weight,  # [D]
+    text_weight,
+    cos,  # [N + L, D / 2] fp32
+    sin,
+    keys,  # [N + L, H, D], out
+    N,
+    L,
+    EPS: tl.constexpr,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    TEXT_PARTS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Each program: ROWS rows of the video, or of the text, all heads; it reads its angles once."""
+    HALF: tl.constexpr = D // 2
+    half = tl.arange(0, HALF)[None, :]
+    block = tl.program_id(0) * ROWS
+    of_text = block >= N
+    if of_text:  # its blocks begin after the video's, which are whole ones
+        block -= tl.cdiv(N, ROWS) * ROWS
+        before = N
+        rows = L
+        weight = text_weight
+        source = text + (TEXT_PARTS - 2) * H * D
+    else:
+        before = 0
+        rows = N
+        weight = video_weight
+        source = video + H * D
+    stride = tl.where(of_text, TEXT_PARTS * H * D, 3 * H * D)
+    row = (block + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    inside = row < rows
+    angle = (before + row) * HALF + half
+    c, s = (
+        tl.load(cos + angle, mask=inside, other=0.0),
+        tl.load(sin + angle, mask=inside, other=0.0),
+    )
+    weight_a, weight_b = tl.load(weight + half), tl.load(weight + HALF + half)
+    for head in range(H):
+        here = source + row * stride + head * D + half
+        a = tl.load(here, mask=inside, other=0.0)
+        b = tl.load(here + HALF, mask=inside, other=0.0)
+        a, b = _prepared(a, b, weight_a, weight_b, c, s, 1.0, EPS, D)
+        there = keys + ((before + row) * H + head) * D + half
+        tl.store(there, a.to(keys.dtype.element_ty), mask=inside)
+        tl.store(there + HALF, b.to(keys.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def window_attention_kernel(  # type: ignore[no-untyped-def]
+    video,  # [N, 3, H, D]
+    text,  # [L, TEXT_PARTS, H, D]
+    keys,  # [N + L, H, D], from rotated_keys_kernel
+    video_weight,  # [D], of the queries' norm
+    text_weight,
+    cos,  # [N + L, D / 2] fp32
+    sin,
+    index,  # of PackedWindows
+    tiles,
+    video_out,  # [N, H, D]
+    text_out,  # [nW, L, H, D]
+    N,
+    L,
+    SCALE: tl.constexpr,  # of the scores, times log2(e)
+    EPS: tl.constexpr,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    TEXT_PARTS: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Each program: one head, one tile of a window's queries, all of the window's keys.
+
+    Places beyond the end read the last row again, so that no load has a mask.
+    """
+    HALF: tl.constexpr = D // 2
+    VIDEO: tl.constexpr = 3 * H * D  # elements of a row
+    TEXT: tl.constexpr = TEXT_PARTS * H * D
+    head = tl.program_id(0) * D
+    tile = tiles + tl.program_id(1) * 5
+    index += tl.load(tile)
+    first, queries, length = tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
+    half, d = tl.arange(0, HALF)[None, :], tl.arange(0, D)[None, :]
+
+    # Row numbers of keys are read one block ahead, into registers: a load that waits for another
+    # within the same pass would be pipelined half as deep.
+    k_place = tl.arange(0, BLOCK_K)
+    next_row = tl.load(index + tl.minimum(k_place, length - 1))
+    place = first + tl.arange(0, BLOCK_Q)
+    row = tl.load(index + tl.minimum(place, queries - 1)).to(tl.int64)
+    of_text = row >= N
+    q_row = tl.where(of_text, text + (row - N) * TEXT, video + row * VIDEO)[:, None] + head
+    weights = video_weight + half, text_weight + half
+    weight_a = tl.where(of_text[:, None], tl.load(weights[1]), tl.load(weights[0]))
+    weight_b = tl.where(of_text[:, None], tl.load(weights[1] + HALF), tl.load(weights[0] + HALF))
+    angle = row[:, None] * HALF + half
+    q_a, q_b = _prepared(
+        tl.load(q_row + half), tl.load(q_row + HALF + half), weight_a, weight_b,
+        tl.load(cos + angle), tl.load(sin + angle), SCALE, EPS, D,
+    )  # fmt: skip
+    q = tl.join(q_a, q_b).permute(0, 2, 1).reshape(BLOCK_Q, D).to(keys.dtype.element_ty)
+
+    highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    attended = tl.zeros([BLOCK_Q, D], tl.float32)
+    for k_first in range(0, length, BLOCK_K):
+        k_row = next_row.to(tl.int64)
+        next_row = tl.load(index + tl.minimum(k_first + BLOCK_K + k_place, length - 1))
+        k = tl.load((keys + k_row * (H * D))[:, None] + head + d)
+        score = tl.dot(q, k.T, input_precision="ieee")
+        score = tl.where((k_first + k_place < length)[None, :], score, float("-inf"))
+        new_highest = tl.maximum(highest, tl.max(score, 1))
+        share = tl.exp2(score - new_highest[:, None])
+        fade = tl.exp2(highest - new_highest)
+        total = total * fade + tl.sum(share, 1)
+        v_of_text = text + (k_row - N) * TEXT + (TEXT_PARTS - 1) * H * D
+        v_row = tl.where(k_row >= N, v_of_text, video + k_row * VIDEO + 2 * H * D)
+        v = tl.load(v_row[:, None] + head + d)
+        attended = tl.dot(share.to(v.dtype), v, attended * fade[:, None], input_precision="ieee")
+        highest = new_highest
+
+    window = tl.load(tile + 4).to(tl.int64)
+    out_of_text = text_out + (window * L + row - N) * (H * D)
+    out_row = tl.where(of_text, out_of_text, video_out + row * (H * D))
+    out = (attended / total[:, None]).to(video_out.dtype.element_ty)
+    tl.store(out_row[:, None] + head + d, out, mask=(place < queries)[:, None])
+
+
+@triton.jit
+def window_mean_kernel(  # type: ignore[no-untyped-def]
+    windows,  # [count, size]
+    mean,  # [size]
+    count,
+    size,
+    BLOCK: tl.constexpr,
+):
+    """Each program: BLOCK elements, over all windows, in fp32."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < size
+    total = tl.zeros([BLOCK], tl.float32)
+    for window in range(count):
+        here = windows + tl.cast(window, tl.int64) * size + i
+        total += tl.load(here, mask=inside, other=0.0).to(tl.float32)
+    tl.store(mean + i, (total / count).to(mean.dtype.element_ty), mask=inside)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowPlan:
+    """The tables of one partition, on the device, and how the kernel is cut there."""
+
+    spec: WindowSpec
+    windows: int
+    index: "Tensor"  # int32, see PackedWindows
+    tiles: "Tensor"
+    cos: "Tensor"  # [N + L, D / 2] fp32
+    sin: "Tensor"
+    sizes: Mapping[str, int]  # BLOCK_Q, BLOCK_K, num_warps, num_stages
+
+
+def window_plan(
+    spec: WindowSpec, device: "torch.device", sizes: Mapping[str, int] | None = None
+) -> WindowPlan:
+    """The plan for `spec` on `device`, with the tuned sizes unless others are given."""
+    import torch
+
+    if spec.head_width & (spec.head_width - 1) or spec.head_width < 32:
+        raise ValueError(f"window_attention takes head widths 32, 64, 128…, not {spec.head_width}")
+    sizes = sizes or tuned("window_attention", capability_of(device), head_width=spec.head_width)
+    packed = packed_windows(spec.grid, spec.shifted, spec.text_tokens)
+    tiles = packed.tiles(sizes["BLOCK_Q"], 0 if spec.text_queries else spec.text_tokens)
+    if len(tiles) > _LARGEST_GRID:
+        raise ValueError(f"window_attention: {len(tiles)} tiles are too many: use fewer frames")
+    tables = (packed.index, tiles, *rotary_rows(spec))
+    index, on_device, cos, sin = (torch.from_numpy(table).to(device) for table in tables)
+    return WindowPlan(
+        spec=spec, windows=packed.count, index=index, tiles=on_device, cos=cos, sin=sin, sizes=sizes
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionBuffers:
+    """What an attention writes; the same ones may serve layer after layer."""
+
+    video_out: "Tensor"  # [N, H, D]
+    text_out: "Tensor"  # [L, H, D]
+    keys: "Tensor"  # [N + L, H, D], scratch
+    text_windows: "Tensor"  # [nW, L, H, D], scratch
+
+    @classmethod
+    def like(cls, video: "Tensor", plan: WindowPlan) -> "AttentionBuffers":
+        """New ones, of the dtype and on the device of `video` [N, 3, H, D]."""
+        N, L, head = plan.spec.video_tokens, plan.spec.text_tokens, video.shape[2:]
+        texts = plan.windows if plan.spec.text_queries else 0
+        return cls(
+            video_out=video.new_empty(N, *head),
+            text_out=video.new_empty(L if plan.spec.text_queries else 0, *head),
+            keys=video.new_empty(N + L, *head),
+            text_windows=video.new_empty(texts, L, *head),
+        )
+
+
+def window_attention(
+    video: "Tensor",  # [N, 3, H, D] fp16 or bf16, contiguous
+    text: "Tensor",  # [L, 3, H, D]; [L, 2, H, D], keys and values, where it has no queries
+    norm: QkNorm,
+    plan: WindowPlan,
+    buffers: AttentionBuffers | None = None,
+) -> "tuple[Tensor, Tensor | None]":
+    """`window_attention_reference` by the kernels: video [N, H, D], and text [L, H, D] or None.
+
+    fp32 is taken on the CPU only, where Triton interprets. TypeError or ValueError for tensors that
+    the kernels cannot read.
+    """
+    buffers = buffers or AttentionBuffers.like(video, plan)
+    _check(video, text, norm, plan, buffers)
+    N, L = plan.spec.video_tokens, plan.spec.text_tokens
+    H, D = video.shape[2:]
+    shape = {"EPS": norm.eps, "H": H, "D": D, "TEXT_PARTS": text.shape[1]}
+    chip = capability_of(video.device)
+    keys = tuned("rotated_keys", chip)
+    rotated_keys_kernel[(triton.cdiv(N, keys["ROWS"]) + triton.cdiv(L, keys["ROWS"]),)](
+        video, text, norm.video_k, norm.text_k, plan.cos, plan.sin, buffers.keys, N, L,
+        **shape, **keys,
+    )  # fmt: skip
+    text_q = norm.video_q if norm.text_q is None else norm.text_q  # of no row then
+    window_attention_kernel[(H, len(plan.tiles))](
+        video, text, buffers.keys, norm.video_q, text_q, plan.cos, plan.sin, plan.index,
+        plan.tiles, buffers.video_out, buffers.text_windows, N, L,
+        SCALE=log2(e) / sqrt(D), **shape, **plan.sizes,
+    )  # fmt: skip
+    if not plan.spec.text_queries:
+        return buffers.video_out, None
+    mean, size = tuned("window_mean", chip), buffers.text_out.numel()
+    window_mean_kernel[(triton.cdiv(size, mean["BLOCK"]),)](
+        buffers.text_windows, buffers.text_out, plan.windows, size, **mean
+    )
+    return buffers.video_out, buffers.text_out
+
+
+def _check(
+    video: "Tensor", text: "Tensor", norm: QkNorm, plan: WindowPlan, buffers: AttentionBuffers
+) -> None:
+    """TypeError or ValueError unless every tensor is as the kernels read it."""
+    import torch
+
+    allowed = (torch.float16, torch.bfloat16) + ((torch.float32,) if video.is_cpu else ())
+    if video.dtype not in allowed:
+        raise TypeError(f"window_attention takes fp16 or bf16, not {video.dtype}")
+    spec = plan.spec
+    N, L, D, parts = spec.video_tokens, spec.text_tokens, spec.head_width, 2 + spec.text_queries
+    H = video.shape[2] if video.ndim == 4 else 0
+    if spec.text_queries and norm.text_q is None:
+        raise ValueError("window_attention: the text has queries but no weights of their norm")
+    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
+        "video": (video, (N, 3, H, D)),
+        "text": (text, (L, parts, H, D)),
+        "video_out": (buffers.video_out, (N, H, D)),
+        "text_out": (buffers.text_out, (L if spec.text_queries else 0, H, D)),
+        "keys": (buffers.keys, (N + L, H, D)),
+        "text_windows": (buffers.text_windows, (plan.windows * spec.text_queries, L, H, D)),
+        **{
+            name: (getattr(norm, name), (D,)) for name in ("video_q", "video_k", "text_k", "text_q")
+        },
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"window_attention: {name} is {tuple(tensor.shape)}, not {shape}")
+        if tensor.dtype != video.dtype or tensor.device != plan.index.device:
+            raise ValueError(
+                f"window_attention: {name} is {tensor.dtype} on {tensor.device}, "
+                f"not {video.dtype} on {plan.index.device} as the plan and the video"
+            )
+        if not tensor.is_contiguous():
+            raise ValueError(f"window_attention: {name} lies with strides {tensor.stride()}")
+        if tensor.data_ptr() % _ALIGNED:
+            raise ValueError(f"window_attention: {name} does not start at a multiple of 16 bytes")
