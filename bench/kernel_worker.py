@@ -104,6 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     modules = [name for name in arguments[1:] if name != "--small"]
     cases = [case for module in modules for case in cases_of(module, small)]
     say({"cards": [case.card() for case in cases]})
+    torch.backends.cudnn.benchmark = True  # the rivals at their best
     worker = Worker(device, cases, small)
     for line in sys.stdin:
         say(worker.answer(json.loads(line)))
