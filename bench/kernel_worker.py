@@ -2,7 +2,7 @@
 
     python -m vr_trt.bench.kernel_worker DEVICE [--small] [MODULE ...]
 
-It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
+With --small Triton interprets. It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
 {"case": name, "way": name, "do": "check" | "time"}. It catches nothing: a failure ends it, the
 last line of standard error is the reason, and `kernel_run` starts another for the rest.
 """
@@ -95,6 +95,7 @@ def _own_stdout() -> IO[str]:
 def main(arguments: Sequence[str]) -> None:
     """Answer until standard input ends."""
     device, small = arguments[0], "--small" in arguments
+    os.environ["TRITON_INTERPRET"] = str(int(small))  # decided before a kernel is defined
     results = _own_stdout()
 
     def say(line: dict[str, Any]) -> None:

@@ -10,14 +10,13 @@ written after every task. `--small` tries all of it on the CPU; its times mean n
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vr_trt.bench.case import MODULES, work_of
+from vr_trt.bench.case import MODULES, OURS, work_of
 from vr_trt.bench.gpu import describe_gpu, why_no_gpu
 from vr_trt.bench.kernel_report import report
 from vr_trt.bench.kernel_run import Row, Session, Task, schedule, worker_command
@@ -27,6 +26,7 @@ from vr_trt.errors import ModelError, VrTrtError
 
 SCHEMA = 1
 SECONDS = 400.0
+_BAD = {"wrong", "failed"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +71,16 @@ class Results:
                 row = row | work_of(case).achieved(row["ms"], ceilings)
             case["times"][task["way"]] = row
 
+    @property
+    def right(self) -> bool:
+        """Whether every kernel of ours that was checked gave what its reference gives."""
+        checks = [case["check"]["state"] for case in self.cases.values() if case["check"]]
+        ours = [
+            case["times"][OURS]["state"] for case in self.cases.values() if OURS in case["times"]
+        ]
+        states = {*checks, *ours}
+        return bool(checks) and not self.problems.keys() & set(MODULES) and not states & _BAD
+
     def document(self) -> Row:
         """All of it, as JSON takes it."""
         return {
@@ -78,6 +88,7 @@ class Results:
             **self.about,
             "ceilings": self.ceilings,
             "problems": self.problems,
+            "right": self.right,
             "cases": list(self.cases.values()),
         }
 
@@ -90,11 +101,9 @@ class Results:
 
 def run(request: Request) -> Row:
     """Measure, and return the document of results; ModelError where no GPU is."""
-    why = None if request.small else why_no_gpu()
+    why = why_no_gpu(request.small)
     if why is not None:
         raise ModelError(why)
-    if request.small:
-        os.environ["TRITON_INTERPRET"] = "1"
     device, start = "cpu" if request.small else "cuda", time.monotonic()
     request.out.mkdir(parents=True, exist_ok=True)
     about = {"machine": describe(), "gpu": describe_gpu(device), "small": request.small}
@@ -147,6 +156,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     print(report(document))
     print(json.dumps(document))
+    sys.exit(not document["right"])
 
 
 if __name__ == "__main__":

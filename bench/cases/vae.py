@@ -136,7 +136,8 @@ def pytorch(*, folded: bool = False, last: bool = True, compiles: bool = False) 
 
     def way(given: Inputs) -> Callable[[], Tensor]:
         network = given.folded() if folded else deepcopy(given.plain())
-        network = network.to(torch.device(given.x.device), torch.bfloat16, memory_format=layout)
+        network = network.bfloat16()
+        network = network.to(memory_format=layout)  # type: ignore[call-overload]  # undeclared
         past, x = given.past, given.x
         if given.part == "decode" and not folded:
             past, x = given.scaled(past.float()).bfloat16(), given.scaled(x.float()).bfloat16()
