@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # In the order of importance, which is that of the report too.
-MODULES = ("vae", "generator", "window_attention", "to_model", "to_video", "wavelet", "rms_norm")
+MODULES = ("vae", "generator", "window_attention", "to_model", "to_video", "wavelet", "glue")
 OURS, PYTORCH, COMPILED = "ours", "PyTorch", "PyTorch compile"
 
 Call = Callable[[], Any]  # does the work once and returns what it made
