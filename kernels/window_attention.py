@@ -193,6 +193,10 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     first, queries, length = tl.load(tile + 1), tl.load(tile + 2), tl.load(tile + 3)
     half, d = tl.arange(0, HALF)[None, :], tl.arange(0, D)[None, :]
 
+    # Row numbers of keys are read one block ahead, into registers: a load that waits for another
+    # within the same pass would be pipelined half as deep.
+    k_place = tl.arange(0, BLOCK_K)
+    next_row = tl.load(index + tl.minimum(k_place, length - 1))
     place = first + tl.arange(0, BLOCK_Q)
     row = tl.load(index + tl.minimum(place, queries - 1)).to(tl.int64)
     of_text = row >= N
@@ -210,10 +214,6 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     attended = tl.zeros([BLOCK_Q, D], tl.float32)
-    # Row numbers are read one block ahead, into registers: a load that waits for another within
-    # the same pass would be pipelined half as deep.
-    k_place = tl.arange(0, BLOCK_K)
-    next_row = tl.load(index + tl.minimum(k_place, length - 1))
     for k_first in range(0, length, BLOCK_K):
         k_row = next_row.to(tl.int64)
         next_row = tl.load(index + tl.minimum(k_first + BLOCK_K + k_place, length - 1))

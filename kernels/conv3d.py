@@ -1,0 +1,403 @@
+"""Causal convolution as one matrix product over shifted pixels, channels last.
+
+Pictures lie in a border of zeros, one pixel wide: [F, H + 2, W + 2, C]. The border is the
+convolution's padding, so a tap is a shift by a constant number of pixels: the product needs no
+mask, a tile is any run of pixels, and the copy engine of sm_90 and later fetches it whole. What
+falls on the border of a run is computed and not stored: 2 of W + 2 columns.
+
+One kernel serves every layer of the VAE: 3x3x3, 1x3x3, 1x1x1, strides of two in space and time, and
+the sub-pixel convolution of `export/sub_pixel.py`. On the way in it may apply the group norm and
+SiLU; on the way out it adds bias and residual and leaves the moments of what it wrote to the next
+norm. The past of a shot is a second tensor, read where it lies. Source: network spec §6.
+
+**Norm in the prologue, or a pass before it?** A 3x3x3 layer reads every element 27 N / BLOCK_N
+times, and would compute SiLU (an exponential and a reciprocal, 16 a clock and multiprocessor) each
+time. On sm_90 the product of one element with 128 outputs takes 256 / 4096 of a clock, the two
+functions 2 / 16: twice as long. A pass of its own (`group_norm.activate`) reads and writes each
+element once: at C = 128 and 16 bits that is 512 bytes against 0.88 MFLOP, 0.12 ns against 1.1 ns at
+4.3 TB/s and 790 TFLOP/s. So 3x3x3 takes activated pictures, and the prologue is for 1x1x1.
+
+**Block sizes on sm_90.** A step moves (M + N) K elements from L2 for 2 M N K operations: 64 FLOP
+per byte with 128 x 128, 85 with 256 x 128, which at 7 TB/s of L2 allows 600 TFLOP/s; 256 x 128 x 4
+bytes of accumulators are half the register file, so there is one block of 8 warps on each
+multiprocessor and its 227 KB hold four steps of K = 64 (48 KB each) in flight.
+
+In this order: what it computes, in plain PyTorch; the Triton kernel; its launch from Python.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import triton
+import triton.language as tl
+
+from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, inside, unpack
+from vr_trt.kernels.group_norm import Moments, activate_reference, empty_moments
+from vr_trt.kernels.tuning import tuned
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_COPY_ENGINE = 90  # the first chip that fetches tiles by descriptor
+_INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2}  # for tests on the CPU
+
+
+def conv3d_reference(
+    x: "Tensor",  # [T, H + 2, W + 2, C]
+    conv: PackedConv,
+    extras: Extras = PLAIN,
+    dtype: "torch.dtype | None" = None,
+) -> "Tensor":  # [F, H', W', N]
+    """The convolution in plain PyTorch, in `dtype`, or fp32."""
+    import torch
+    from torch.nn import functional as F
+
+    dtype, form, lead = dtype or torch.float32, conv.form, extras.lead_of(conv)
+    frames = _activated(inside(x).to(dtype), extras.prologue, past=False)
+    if extras.past is None:
+        past = frames[:1].expand(lead, -1, -1, -1)
+    else:
+        past = _activated(inside(extras.past).to(dtype), extras.prologue, past=True)
+    height, width = frames.shape[1:3]
+    clip = torch.cat([past, frames]).permute(3, 0, 1, 2)[None]  # [1, C, T, H, W]
+    sides = {1: (0, 0, 0, 0), 2: (1, 1, 1, 1), 3: (1, 1, 1, 1)}[form.kernel]
+    clip = F.pad(clip, (0, 1, 0, 1) if form.stride == 2 else sides)
+    weight = unpack(conv)
+    if conv.dequantise is not None:
+        weight *= conv.dequantise.view(-1, 1, 1, 1, 1)
+    stride = (form.stride_t, form.stride, form.stride)
+    y = F.conv3d(clip, weight.to(dtype), conv.bias.to(dtype), stride)[0]
+    if conv.edge is not None:
+        outside = F.pad(y.new_zeros(1, 1, height, width), (1, 1, 1, 1), value=1.0)
+        edge = conv.edge.T.view(-1, 1, form.kernel, form.kernel).to(dtype)
+        y = y - F.conv2d(outside, edge)[0, :, None]
+    y = y.unflatten(0, (form.up, form.up, form.up_t, -1))  # row, column, frame, N, T, H, W
+    y = y.permute(4, 2, 5, 0, 6, 1, 3).flatten(4, 5).flatten(2, 3).flatten(0, 1)
+    if form.up == 2:  # the outermost pairs give one output each
+        y = y[:, 1:-1, 1:-1]
+    return y if extras.residual is None else y + extras.residual.to(dtype)
+
+
+def _activated(x: "Tensor", prologue: Prologue | None, *, past: bool) -> "Tensor":
+    if prologue is None:
+        return x
+    table = prologue.past if past else prologue.scale_shift
+    assert table is not None
+    return activate_reference(x, table, prologue.silu)
+
+
+@triton.jit
+def conv3d_kernel(  # type: ignore[no-untyped-def]
+    x,  # [T, H + 2, W + 2, C], or the descriptor of its pixels [T (H + 2) (W + 2), C]
+    past,  # [LEAD, H + 2, W + 2, C]: the frames before, likewise
+    weight,  # [PHASES N, KT K K C], or its descriptor
+    bias,  # [PHASES N] fp32
+    edge,  # [K K, PHASES N] fp32: what a tap that lies outside the picture takes away
+    dequantise,  # [PHASES N] fp32
+    scale_shift,  # [T, 2, C] fp32
+    past_scale_shift,  # [LEAD, 2, C] fp32
+    residual,  # like y
+    y,  # [UP_T frames, .., .., N], of any strides but the last
+    moments,  # [UP_T frames, tiles, 2, N] fp32: mean and squared deviations of each tile
+    counts,  # [UP_T frames, tiles] fp32: of its pixels
+    frames,  # the grid: y's, before it is spread over the phases
+    rows,
+    columns,
+    height,  # of x
+    width,
+    y_frame,
+    y_row,
+    y_column,
+    C: tl.constexpr,
+    N: tl.constexpr,
+    KT: tl.constexpr,
+    K: tl.constexpr,
+    STRIDE_T: tl.constexpr,
+    STRIDE: tl.constexpr,
+    CORNER: tl.constexpr,  # where the first tap of the first output lies, from the border's corner
+    LEAD: tl.constexpr,  # frames before x[0] that the first output reads
+    PAST: tl.constexpr,  # whether they are `past`, or copies of x[0]
+    UP_T: tl.constexpr,
+    UP: tl.constexpr,
+    NORM: tl.constexpr,  # 0, 1: norm, 2: norm and SiLU
+    EDGE: tl.constexpr,
+    QUANTISED: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    MOMENTS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
+    PARTS: tl.constexpr,  # 1, 2 or 4: into how many the epilogue cuts the columns
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Each program: BLOCK_M pixels of one frame, BLOCK_N channels of one sub-pixel phase."""
+    PHASES: tl.constexpr = UP_T * UP * UP
+    TILES_N: tl.constexpr = PHASES * ((N + BLOCK_N - 1) // BLOCK_N)
+    # Programs that run together share pixels: all channels of a tile, then its later frames.
+    tile_m = tl.program_id(0) // TILES_N // frames
+    t = tl.program_id(0) // TILES_N % frames
+    phase = tl.program_id(0) % TILES_N % PHASES
+    first_n = tl.program_id(0) % TILES_N // PHASES * BLOCK_N
+
+    pitch = width + 2
+    plane = (height + 2) * pitch
+    run = columns if STRIDE > 1 else pitch  # outputs of a row, with those that are not stored
+    m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.minimum(m // run, rows - 1) * STRIDE + CORNER  # of the first tap
+    column = tl.minimum(m % run, columns - 1) * STRIDE + CORNER
+    start = tile_m * BLOCK_M + CORNER * (pitch + 1)  # the first of a run of pixels
+
+    TAPS: tl.constexpr = K * K
+    BLOCKS_C: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
+    k = tl.arange(0, BLOCK_K)
+    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    first = t * STRIDE_T - LEAD  # frame of the first tap
+    of_past = tl.minimum(tl.maximum(-first, 0), KT) if PAST else 0
+    for present in tl.static_range(0 if PAST else 1, 2):
+        source = x if present else past
+        table = scale_shift if present else past_scale_shift
+        taps_from = of_past if present else 0
+        taps_to = KT if present else of_past
+        # Taps outside, channels inside: the weights are read from end to end.
+        for step in range(taps_from * TAPS * BLOCKS_C, taps_to * TAPS * BLOCKS_C):
+            tap = step // BLOCKS_C
+            c = step % BLOCKS_C * BLOCK_K
+            frame = first + tap // TAPS
+            frame = tl.maximum(frame, 0) if present else frame + LEAD
+            dh = tap % TAPS // K
+            dw = tap % K
+            if DESCRIPTORS:
+                a = source.load([frame * plane + start + dh * pitch + dw, c])
+                b = weight.load([phase * N + first_n, tap * C + c])
+            else:
+                pixel = frame.to(tl.int64) * plane + (row + dh) * pitch + column + dw
+                n = first_n + tl.arange(0, BLOCK_N)
+                at_b = (phase * N + n)[:, None] * (KT * TAPS * C) + (tap * C + c + k)[None, :]
+                if C % BLOCK_K == 0:
+                    a = tl.load(source + pixel[:, None] * C + (c + k)[None, :])
+                else:
+                    inside = (c + k < C)[None, :]
+                    a = tl.load(source + pixel[:, None] * C + (c + k)[None, :], inside, other=0.0)
+                if C % BLOCK_K == 0 and N % BLOCK_N == 0:
+                    b = tl.load(weight + at_b)
+                else:
+                    b = tl.load(weight + at_b, (c + k < C)[None, :] & (n < N)[:, None], other=0.0)
+            if NORM:
+                scale = tl.load(table + frame * 2 * C + c + k, c + k < C, other=0.0)
+                shift = tl.load(table + frame * 2 * C + C + c + k, c + k < C, other=0.0)
+                z = a.to(tl.float32) * scale[None, :] + shift[None, :]
+                z = z * tl.sigmoid(z) if NORM == 2 else z
+                # Zero is put around the activated picture, not around the raw one.
+                seen = _inside(row + dh, column + dw, height, width)
+                a = tl.where(seen[:, None], z, 0.0).to(a.dtype)
+            acc = tl.dot(a, b.T, acc, input_precision="ieee")
+
+    kept = (m < rows * run) & (m % run < columns)
+    y_at = m // run * y_row + m % run * y_column
+    if UP == 2:  # a pair of pixels and a phase make one output; the outermost half pairs two
+        up_row = 2 * (m // run) - 1 + phase // (2 * UP_T)
+        up_column = 2 * (m % run) - 1 + phase // UP_T % 2
+        kept &= (up_row >= 0) & (up_row < 2 * height)
+        kept &= (up_column >= 0) & (up_column < 2 * width)
+        y_at = up_row * y_row + up_column * y_column
+    out_frame = t * UP_T + phase % UP_T
+    tiles = tl.cdiv(rows * run, BLOCK_M) * UP * UP
+    slot = out_frame * tiles + tile_m * UP * UP + phase // UP_T
+    PART: tl.constexpr = BLOCK_N // PARTS
+    parts = _columns(acc, PARTS)
+    for i in tl.static_range(PARTS):
+        part = parts[i]
+        n = first_n + i * PART + tl.arange(0, PART)
+        if QUANTISED:
+            part *= tl.load(dequantise + phase * N + n, n < N, other=0.0)[None, :]
+        part += tl.load(bias + phase * N + n, n < N, other=0.0)[None, :]
+        if EDGE:
+            for tap in tl.static_range(TAPS):
+                seen = _inside(row + tap // K, column + tap % K, height, width)
+                lost = tl.load(edge + (tap * PHASES + phase) * N + n, n < N, other=0.0)
+                part -= tl.where(seen[:, None], 0.0, lost[None, :])
+        stored = kept[:, None] & (n < N)[None, :]
+        at = out_frame.to(tl.int64) * y_frame + y_at[:, None] + n[None, :]
+        if RESIDUAL:
+            part += tl.load(residual + at, stored, other=0.0).to(tl.float32)
+        out = part.to(y.dtype.element_ty)
+        tl.store(y + at, out, stored)
+        if MOMENTS:  # of what was stored, around the tile's own mean: safe in fp32
+            value = tl.where(kept[:, None], out.to(tl.float32), 0.0)
+            mean = tl.sum(value, 0) / tl.maximum(tl.sum(kept.to(tl.float32), 0), 1.0)
+            away = tl.where(kept[:, None], value - mean[None, :], 0.0)
+            tl.store(moments + slot * 2 * N + n, mean, n < N)
+            tl.store(moments + slot * 2 * N + N + n, tl.sum(away * away, 0), n < N)
+    if MOMENTS:
+        tl.store(counts + slot, tl.sum(kept.to(tl.float32), 0))
+
+
+@triton.jit
+def _columns(acc, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """`acc` cut into 1, 2 or 4 runs of columns, so that the epilogue needs fewer registers."""
+    if PARTS == 1:
+        parts = (acc,)
+    elif PARTS == 2:
+        parts = _halves(acc)
+    else:
+        low, high = _halves(acc)
+        parts = _halves(low) + _halves(high)
+    return parts
+
+
+@triton.jit
+def _halves(acc):  # type: ignore[no-untyped-def]
+    return acc.reshape(acc.shape[0], 2, acc.shape[1] // 2).permute(0, 2, 1).split()
+
+
+@triton.jit
+def _inside(row, column, height, width):  # type: ignore[no-untyped-def]
+    """Whether places counted from the border's corner lie in the picture."""
+    return (row >= 1) & (row <= height) & (column >= 1) & (column <= width)
+
+
+def conv3d(
+    x: "Tensor",  # [T, H + 2, W + 2, C] fp16, bf16, fp32 or E4M3; contiguous
+    conv: PackedConv,
+    out: "Tensor",  # [F, H', W', N]; the last stride is 1
+    extras: Extras = PLAIN,
+    sizes: Mapping[str, int] | None = None,
+) -> "Tensor":
+    """`conv3d_reference` by the kernel into `out`, with the tuned block `sizes` of x's device.
+
+    TypeError or ValueError for what the kernel cannot read.
+    """
+    lead = extras.lead_of(conv)
+    form, T, height, width = conv.form, len(x), x.shape[1] - 2, x.shape[2] - 2
+    _check(x, conv, out, extras)
+    sizes = dict(sizes or tuned_sizes(x, conv, extras))
+    rows, columns = form.grid(height, width)
+    frames = form.frames(T, lead)
+    block_n = sizes["BLOCK_N"]
+    grid = (
+        conv_tiles(conv, height, width, sizes) // form.up**2
+        * frames * form.phases * triton.cdiv(conv.outputs, block_n),
+    )  # fmt: skip
+    tables, moments = extras.prologue, extras.moments
+    descriptors = uses_descriptors(x, conv)
+    past = x if extras.past is None else extras.past
+    unused = conv.bias
+    conv3d_kernel[grid](
+        *_sources(x, past, conv, sizes if descriptors else None),
+        conv.bias,
+        unused if conv.edge is None else conv.edge,
+        unused if conv.dequantise is None else conv.dequantise,
+        unused if tables is None else tables.scale_shift,
+        unused if tables is None or tables.past is None else tables.past,
+        out if extras.residual is None else extras.residual,
+        out,
+        unused if moments is None else moments.values,
+        unused if moments is None else moments.counts,
+        frames, rows, columns, height, width, *out.stride()[:3],
+        **conv_constants(conv, extras), DESCRIPTORS=descriptors, **sizes,
+    )  # fmt: skip
+    return out
+
+
+def conv_constants(conv: PackedConv, extras: Extras) -> dict[str, Any]:
+    """The kernel's compile-time arguments that the layer and the call decide."""
+    form, tables = conv.form, extras.prologue
+    return {
+        "C": conv.channels, "N": conv.outputs, "KT": form.taps, "K": form.kernel,
+        "STRIDE_T": form.stride_t, "STRIDE": form.stride, "CORNER": form.corner,
+        "LEAD": extras.lead_of(conv), "PAST": extras.past is not None,
+        "UP_T": form.up_t, "UP": form.up,
+        "NORM": 0 if tables is None else 2 if tables.silu else 1,
+        "EDGE": conv.edge is not None, "QUANTISED": conv.dequantise is not None,
+        "RESIDUAL": extras.residual is not None, "MOMENTS": extras.moments is not None,
+    }  # fmt: skip
+
+
+def conv_moments(
+    x: "Tensor", conv: PackedConv, extras: Extras = PLAIN, sizes: Mapping[str, int] | None = None
+) -> Moments:
+    """Room for the moments of `conv`'s output of `x`."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    lead = extras.lead_of(conv)
+    frames, _, _ = conv.form.shape((len(x), height, width), lead)
+    sizes = sizes or tuned_sizes(x, conv, extras)
+    return empty_moments(frames, conv_tiles(conv, height, width, sizes), conv.outputs, conv.bias)
+
+
+def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:
+    """Tiles of one frame of the output, each phase's by themselves."""
+    rows, columns = conv.form.grid(height, width)
+    run = columns if conv.form.stride > 1 else width + 2
+    return triton.cdiv(rows * run, sizes["BLOCK_M"]) * conv.form.up**2
+
+
+def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
+    """Block sizes, warps and stages for the chip that `x` lies on."""
+    import torch
+
+    if x.device.type != "cuda":
+        return dict(_INTERPRETED)
+    major, minor = torch.cuda.get_device_capability(x.device)
+    return sizes_for(10 * major + minor, conv, extras)
+
+
+def sizes_for(chip: int, conv: PackedConv, extras: Extras) -> dict[str, int]:
+    """Block sizes, warps and stages for compute capability `chip` as 89."""
+    outputs = min(256, max(16, triton.next_power_of_2(conv.outputs)))
+    sizes = tuned(
+        "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
+        prologue=int(extras.prologue is not None),
+    )  # fmt: skip
+    sizes["BLOCK_K"] = min(sizes["BLOCK_K"], max(16, triton.next_power_of_2(conv.channels)))
+    return sizes
+
+
+def uses_descriptors(x: "Tensor", conv: PackedConv) -> bool:
+    """Whether the copy engine may fetch the tiles: runs of pixels only, and not before sm_90."""
+    import torch
+
+    if conv.form.stride > 1 or x.device.type != "cuda":
+        return False
+    return torch.cuda.get_device_capability(x.device) >= divmod(_COPY_ENGINE, 10)
+
+
+def _sources(
+    x: "Tensor", past: "Tensor", conv: PackedConv, sizes: Mapping[str, int] | None
+) -> tuple[Any, Any, Any]:
+    """Pictures and weights: descriptors of tiles of the given sizes, or plain pointers."""
+    if sizes is None:
+        return x, past, conv.weight
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    pixels = [sizes["BLOCK_M"], sizes["BLOCK_K"]]
+    return (
+        TensorDescriptor.from_tensor(x.flatten(0, 2), pixels),
+        TensorDescriptor.from_tensor(past.flatten(0, 2), pixels),
+        TensorDescriptor.from_tensor(conv.weight, [sizes["BLOCK_N"], sizes["BLOCK_K"]]),
+    )
+
+
+def _check(x: "Tensor", conv: PackedConv, out: "Tensor", extras: Extras) -> None:
+    """TypeError or ValueError for tensors that the kernel would read wrongly."""
+    lead = extras.lead_of(conv)
+    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
+    if x.dtype != conv.weight.dtype:
+        raise TypeError(f"conv3d: pictures are {x.dtype}, weights {conv.weight.dtype}")
+    if x.ndim != 4 or x.shape[3] != conv.channels or not x.is_contiguous():
+        raise ValueError(f"conv3d takes [T, H + 2, W + 2, {conv.channels}], not {tuple(x.shape)}")
+    if out.shape != (*wanted, conv.outputs) or out.stride(3) != 1:
+        raise ValueError(f"conv3d gives {(*wanted, conv.outputs)}, not {tuple(out.shape)}")
+    if x.shape[1:].numel() >= 2**31 or out.stride(0) >= 2**31:
+        raise ValueError(f"a frame of 2^31 elements or more: {tuple(x.shape)}, {tuple(out.shape)}")
+    past, residual, tables = extras.past, extras.residual, extras.prologue
+    if past is not None and (past.shape[1:] != x.shape[1:] or not past.is_contiguous()):
+        raise ValueError(f"the past {tuple(past.shape)} is not like {tuple(x.shape)}")
+    if past is not None and past.dtype != x.dtype:
+        raise TypeError(f"the past is {past.dtype}, the present {x.dtype}")
+    if residual is not None and (residual.shape, residual.stride(), residual.dtype) != (
+        out.shape, out.stride(), out.dtype,
+    ):  # fmt: skip
+        raise ValueError(f"the residual {tuple(residual.shape)} lies unlike the output")
+    if tables is not None and past is not None and tables.past is None:
+        raise ValueError("the past of a convolution with a prologue wants scale and shift too")

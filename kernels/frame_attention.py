@@ -1,0 +1,130 @@
+"""Attention of one wide head over the positions of each frame, without the matrix of scores.
+
+The VAE has one such layer in each coder: one head of 512 over h w positions, 14,400 at 720p and
+32,160 at 1080p, where the scores of one frame would be 0.4 and 2 GB in 16 bits. Source: network
+spec §6.
+
+Tiles of keys pass by a tile of queries; maximum, sum and output are kept in fp32. The head is wider
+than fused attention is made for: a tile of 64 queries would need 64 KB of shared memory, as many
+keys and values 128 KB more, and 64 x 512 accumulators are half of a multiprocessor's registers. So
+
+- the scores are summed over BLOCK_D dimensions at a time, of queries and keys alike, which come
+  from L2 again and again: 40 KB in flight, where 86, 89 and 120 have 99;
+- the values are split over programs, BLOCK_V columns each, and the scores computed by each of them:
+  with two, half as much arithmetic again.
+
+It is 0.5 % of the decoder's arithmetic at 720p: that it fits comes before that it is fast.
+
+In this order: what it computes, in plain PyTorch; the Triton kernel; its launch from Python.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import triton
+import triton.language as tl
+
+from vr_trt.kernels.tuning import tuned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_INTERPRETED = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_D": 64, "BLOCK_V": 128}  # for tests on the CPU
+_LOG2_E = 1.4426950408889634
+
+
+def frame_attention_reference(qkv: "Tensor") -> "Tensor":  # [F, N, 3 D] -> [F, N, D]
+    """softmax(q kᵀ / √D) v within each frame."""
+    from torch.nn import functional as F
+
+    q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, -1))
+    return F.scaled_dot_product_attention(q, k, v).squeeze(1)
+
+
+@triton.jit
+def frame_attention_kernel(  # type: ignore[no-untyped-def]
+    qkv,  # [F, N, 3 D], contiguous
+    out,  # [F, N, D], contiguous
+    positions,  # N
+    scale,  # of the scores, times log2 e
+    D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):
+    """Each program: BLOCK_M queries of one frame and BLOCK_V columns of the values."""
+    frame = tl.program_id(2).to(tl.int64)
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    v = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
+    queries = qkv + (frame * positions + m)[:, None] * (3 * D) + d[None, :]
+    keys = qkv + frame * positions * 3 * D + n[:, None] * (3 * D) + D + d[None, :]
+    values = qkv + frame * positions * 3 * D + n[:, None] * (3 * D) + 2 * D + v[None, :]
+    real_m = (m < positions)[:, None]
+    largest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc_MV = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
+    for first in range(0, positions, BLOCK_N):
+        real_n = (first + n < positions)[:, None]
+        scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for start in range(0, D, BLOCK_D):
+            q = tl.load(queries + start, real_m, other=0.0)
+            k = tl.load(keys + start, real_n, other=0.0)
+            scores = tl.dot(q, k.T, scores, input_precision="ieee")
+        scores = tl.where((first + n < positions)[None, :], scores * scale, float("-inf"))
+        larger = tl.maximum(largest, tl.max(scores, 1))
+        p_MN = tl.exp2(scores - larger[:, None])
+        shrink = tl.exp2(largest - larger)
+        total = total * shrink + tl.sum(p_MN, 1)
+        largest = larger
+        v_NV = tl.load(values, real_n, other=0.0)
+        acc_MV = acc_MV * shrink[:, None]
+        acc_MV = tl.dot(p_MN.to(v_NV.dtype), v_NV, acc_MV, input_precision="ieee")
+        keys += BLOCK_N * 3 * D
+        values += BLOCK_N * 3 * D
+    result = (acc_MV / total[:, None]).to(out.dtype.element_ty)
+    tl.store(out + (frame * positions + m)[:, None] * D + v[None, :], result, real_m)
+
+
+def frame_attention(
+    qkv: "Tensor",  # [F, N, 3 D] fp16, bf16 or fp32, contiguous; D a power of two from 16
+    out: "Tensor",  # [F, N, D], contiguous
+    sizes: Mapping[str, int] | None = None,
+) -> "Tensor":
+    """`frame_attention_reference` by the kernel into `out`, with the tuned block `sizes`.
+
+    TypeError or ValueError for what the kernel cannot read.
+    """
+    _check(qkv, out)
+    frames, positions, width = out.shape
+    sizes = dict(sizes or _sizes(qkv))
+    sizes["BLOCK_D"], sizes["BLOCK_V"] = (min(sizes[b], width) for b in ("BLOCK_D", "BLOCK_V"))
+    grid = (triton.cdiv(positions, sizes["BLOCK_M"]), width // sizes["BLOCK_V"], frames)
+    scale = width**-0.5 * _LOG2_E
+    frame_attention_kernel[grid](qkv, out, positions, scale, D=width, **sizes)
+    return out
+
+
+def _sizes(qkv: "Tensor") -> dict[str, int]:
+    import torch
+
+    if qkv.device.type != "cuda":
+        return _INTERPRETED
+    major, minor = torch.cuda.get_device_capability(qkv.device)
+    return tuned("frame_attention", 10 * major + minor, bits=8 * qkv.element_size())
+
+
+def _check(qkv: "Tensor", out: "Tensor") -> None:
+    import torch
+
+    if qkv.dtype not in (torch.float16, torch.bfloat16, torch.float32) or out.dtype != qkv.dtype:
+        raise TypeError(f"frame_attention takes fp16, bf16 or fp32, not {qkv.dtype}, {out.dtype}")
+    width = out.shape[-1]
+    if qkv.ndim != 3 or qkv.shape != (*out.shape[:2], 3 * width):
+        raise ValueError(f"frame_attention: {tuple(qkv.shape)} does not give {tuple(out.shape)}")
+    if width < 16 or width & (width - 1):
+        raise ValueError(f"frame_attention: a head of {width} is no power of two from 16")
+    if not (qkv.is_contiguous() and out.is_contiguous()):
+        raise ValueError("frame_attention reads and writes dense tensors")

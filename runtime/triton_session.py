@@ -1,0 +1,130 @@
+"""Stages of the `triton` backend: PyTorch and our kernels, captured once as a CUDA graph.
+
+Needs torch, so only this backend imports it. On the CPU, where Triton interprets, a stage runs
+without a graph: that is for tests. The graph has not been executed by us yet: no GPU was at hand.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from vr_trt.engines.static_stage import StaticStage
+from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
+from vr_trt.runtime.session import Array, Tensor
+
+_WARM_UPS = 2  # runs before the capture: kernels are compiled, libraries allocate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceTensor:
+    """A `vr_trt.runtime.session.Tensor` of PyTorch."""
+
+    value: torch.Tensor
+
+    def shape(self) -> Sequence[int]:
+        return tuple(self.value.shape)
+
+    def numpy(self) -> Array:
+        """It on the host, when the device is done with it; bf16, which numpy lacks, as fp32."""
+        value = self.value.float() if self.value.dtype == torch.bfloat16 else self.value
+        return value.cpu().numpy()
+
+
+class TritonSession:
+    """One stage; a `vr_trt.runtime.session.Session`.
+
+    A state that the stage updates in place is not copied when it is bound again. Every other output
+    is copied out, so that it outlives the next call.
+    """
+
+    def __init__(self, stage: StaticStage, name: str) -> None:
+        """Captures the stage; MemoryBudgetError where it does not fit."""
+        self._stage, self._name = stage, name
+        self._inputs = dict(stage.inputs)
+        self._device = next(iter(self._inputs.values())).device
+        self._in_place = {x.data_ptr() for x in self._inputs.values()}
+        self._bound: dict[str, Array | Tensor] = {}
+        self._cancelled = False
+        self._graph = self._captured() if self._device.type == "cuda" else None
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
+        return MappingProxyType({name: tuple(x.shape) for name, x in self._inputs.items()})
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return tuple(self._stage.outputs)
+
+    def bind(self, name: str, value: Array | Tensor) -> None:
+        if name not in self._inputs:
+            raise ModelError(f"{self._name} has no input {name!r}: it is not the stage meant")
+        given = tuple(value.shape if isinstance(value, np.ndarray) else value.shape())
+        if given != tuple(self._inputs[name].shape):
+            raise ModelError(
+                f"{self._name} takes {name} of {list(self._inputs[name].shape)}, not of "
+                f"{list(given)}: it was made for another size"
+            )
+        self._bound[name] = value
+
+    def enqueue(self, stream: int | None = None) -> dict[str, Tensor]:
+        bound, self._bound = self._bound, {}
+        if missing := sorted(set(self._inputs) - set(bound)):
+            raise ModelError(f"{self._name} was called without {', '.join(missing)}: bind them")
+        with self._on(stream):
+            for name, value in bound.items():
+                self._put(self._inputs[name], value)
+            self._run()
+            results: dict[str, Tensor] = {
+                name: self._kept(x) for name, x in self._stage.outputs.items()
+            }
+        if self._cancelled:
+            raise InterruptedRun(f"{self._name} was stopped")
+        return results
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def _put(self, place: torch.Tensor, value: Array | Tensor) -> None:
+        """Copy a bound value to where the stage reads it, unless it lies there."""
+        if isinstance(value, DeviceTensor):
+            source = value.value
+        else:
+            source = torch.from_numpy(value if isinstance(value, np.ndarray) else value.numpy())
+        if source.data_ptr() != place.data_ptr():
+            place.copy_(source)
+
+    def _kept(self, output: torch.Tensor) -> DeviceTensor:
+        return DeviceTensor(output if output.data_ptr() in self._in_place else output.clone())
+
+    def _run(self) -> None:
+        if self._cancelled:
+            raise InterruptedRun(f"{self._name} was stopped")
+        if self._graph is None:
+            self._stage.run()
+        else:
+            self._graph.replay()
+
+    def _on(self, stream: int | None) -> AbstractContextManager[object]:
+        if stream is None or self._device.type != "cuda":
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.ExternalStream(stream, self._device))
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
+        try:
+            side.wait_stream(torch.cuda.current_stream(self._device))
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):
+                    self._stage.run()
+            torch.cuda.current_stream(self._device).wait_stream(side)
+            with torch.cuda.graph(graph):
+                self._stage.run()
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryBudgetError(
+                f"{self._name} does not fit on the GPU: choose a smaller profile ({error})"
+            ) from None
+        return graph

@@ -1,0 +1,233 @@
+"""The convolution against its plain reference; run by test_conv3d, see `tests.kernel_runs`."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
+
+from vr_trt.kernels import conv3d as module
+from vr_trt.kernels.conv3d import conv3d, conv3d_reference, conv_moments
+from vr_trt.kernels.conv_layer import (
+    ConvForm,
+    Extras,
+    PackedConv,
+    Prologue,
+    bordered,
+    inside,
+    pack_conv,
+    pack_sub_pixel,
+    quantise,
+)
+from vr_trt.kernels.group_norm import Norm, scale_shift, scale_shift_reference
+
+WORST_RATIO = 1.2  # of our rounding error to PyTorch's own in the same dtype
+STRIDED = ConvForm(stride_t=2, stride=2)
+HALF_PICTURE = ConvForm(taps=1, stride=2)
+POINT = ConvForm(taps=1, kernel=1)
+PICTURE = ConvForm(taps=1)
+Size = tuple[int, int, int]  # frames, rows, columns
+Width = tuple[int, int]  # input and output channels
+
+
+@dataclass(frozen=True)
+class Case:
+    form: ConvForm
+    size: Size
+    width: Width
+    past: int | None = None  # frames; None: a shot's start
+
+    def __str__(self) -> str:
+        form = self.form
+        kernel = f"{form.taps}x{form.kernel}s{form.stride_t}{form.stride}u{form.up_t}{form.up}"
+        return f"{kernel}-{self.size}-{self.width}-{self.past}".replace(" ", "")
+
+
+CASES = [
+    Case(ConvForm(), (1, 1, 1), (8, 8)),
+    Case(ConvForm(), (1, 1, 1), (8, 8), past=2),
+    Case(ConvForm(), (3, 7, 9), (24, 40), past=2),
+    Case(ConvForm(), (2, 9, 13), (40, 24)),
+    Case(ConvForm(), (1, 5, 70), (16, 3), past=2),
+    Case(ConvForm(), (2, 33, 3), (3, 16)),
+    Case(PICTURE, (1, 11, 6), (24, 33)),
+    Case(HALF_PICTURE, (2, 8, 6), (16, 24)),
+    Case(HALF_PICTURE, (1, 7, 9), (8, 8)),
+    Case(STRIDED, (5, 8, 10), (16, 24)),
+    Case(STRIDED, (4, 6, 14), (16, 24), past=1),
+    Case(POINT, (2, 9, 8), (40, 72)),
+]
+
+
+def numbers(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def pictures(frames: int, size: Size, channels: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    _, height, width = size
+    x = bordered(frames, height, width, channels, torch.empty(0, dtype=dtype, device=DEVICE))
+    inside(x).copy_(numbers(frames, height, width, channels, seed=seed))
+    return x
+
+
+def layer(form: ConvForm, width: Width, dtype: torch.dtype) -> PackedConv:
+    taps = form.taps, form.kernel, form.kernel
+    weight = numbers(width[1] * form.phases, width[0], *taps, seed=1)
+    scale = (width[0] * form.taps * form.kernel**2) ** -0.5
+    return pack_conv(weight * scale, numbers(len(weight), seed=2), form, dtype)
+
+
+def problem(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, PackedConv, Extras]:
+    conv = layer(case.form, case.width, dtype)
+    x = pictures(case.size[0], case.size, conv.channels, 3, dtype)
+    past = None
+    if case.past is not None:
+        past = pictures(case.past, case.size, conv.channels, 4, dtype)
+    return x, conv, Extras(past=past)
+
+
+def output(x: torch.Tensor, conv: PackedConv, extras: Extras, dtype: torch.dtype) -> torch.Tensor:
+    shape = (len(x), x.shape[1] - 2, x.shape[2] - 2)
+    frames, rows, columns = conv.form.shape(shape, extras.lead_of(conv))
+    return inside(poisoned(frames, rows + 2, columns + 2, conv.outputs, dtype=dtype))
+
+
+def check(x: torch.Tensor, conv: PackedConv, extras: Extras, dtype: torch.dtype) -> None:
+    exact = conv3d_reference(x, conv, extras, torch.float64)
+    plain = conv3d_reference(x, conv, extras, dtype)
+    ours = conv3d(x, conv, output(x, conv, extras, dtype), extras)
+    assert error_ratio(ours, plain, exact) < WORST_RATIO
+    room = ours._base
+    assert room is not None  # nothing was written around the output
+    assert room[:, 0].isnan().all() and room[:, :, -1].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernel_equals_reference(case: Case, dtype: torch.dtype) -> None:
+    check(*problem(case, dtype), dtype)
+
+
+def sub_pixel(width: int, frames: int, taps: int, *, edge: bool, dtype: torch.dtype) -> PackedConv:
+    weight = numbers(4 * frames * width, width + edge, taps, 2, 2, seed=5)
+    weight *= (4 * taps * width) ** -0.5
+    return pack_sub_pixel(weight, numbers(width, seed=6).repeat(4 * frames), width, dtype)
+
+
+@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize(
+    ("frames", "taps", "size", "past", "lead"),
+    [
+        (1, 1, (1, 5, 7), None, 0),  # a shot's first frame
+        (2, 2, (2, 1, 1), None, 0),  # its second
+        (2, 2, (3, 6, 5), 1, None),  # time doubled
+        (1, 3, (2, 3, 11), 2, None),  # time kept
+        (1, 3, (3, 4, 4), None, None),
+    ],
+)
+def test_sub_pixel(
+    frames: int, taps: int, size: Size, past: int | None, lead: int | None, dtype: torch.dtype
+) -> None:
+    conv = sub_pixel(24, frames, taps, edge=True, dtype=dtype)
+    x = pictures(size[0], size, conv.channels, 7, dtype)
+    before = None if past is None else pictures(past, size, conv.channels, 8, dtype)
+    check(x, conv, Extras(past=before, lead=lead), dtype)
+
+
+@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize(
+    ("case", "silu"), [(CASES[2], True), (CASES[10], True), (CASES[11], False)], ids=str
+)
+def test_prologue_and_residual(case: Case, silu: bool, dtype: torch.dtype) -> None:
+    """Zero is put around the activated picture: the border may hold anything."""
+    x, conv, extras = problem(case, dtype)
+    norm = Prologue(
+        scale_shift=numbers(len(x), 2, conv.channels, seed=9),
+        past=None if extras.past is None else numbers(len(extras.past), 2, conv.channels, seed=10),
+        silu=silu,
+    )
+    for picture in (x, *(() if extras.past is None else (extras.past,))):
+        picture[:, 0], picture[:, :, -1] = 7.0, torch.inf
+    extras = replace(extras, prologue=norm)
+    like = output(x, conv, extras, dtype)
+    room = numbers(*like._base.shape, seed=11, dtype=dtype)  # type: ignore[union-attr]
+    check(x, conv, replace(extras, residual=inside(room)), dtype)
+
+
+def test_residual_in_place() -> None:
+    x, conv, extras = problem(CASES[2], torch.float32)
+    out = output(x, conv, extras, torch.float32)
+    out.copy_(numbers(*out.shape, seed=12))
+    extras = replace(extras, residual=out)
+    wanted = conv3d_reference(x, conv, extras)
+    torch.testing.assert_close(conv3d(x, conv, out, extras), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset"), [(torch.float32, 300.0), (torch.float16, 0.0)], ids=str
+)
+@pytest.mark.parametrize("which", ["plain", "strided", "sub-pixel"])
+def test_moments_of_what_was_written(which: str, offset: float, dtype: torch.dtype) -> None:
+    """Also where the mean is far from zero, and for tiles that a frame does not fill."""
+    if which == "sub-pixel":
+        conv = sub_pixel(24, 2, 2, edge=False, dtype=dtype)
+        x, extras = pictures(3, (3, 6, 13), conv.channels, 13, dtype), Extras(lead=0)
+    else:
+        x, conv, extras = problem(CASES[2] if which == "plain" else CASES[10], dtype)
+    conv = replace(conv, bias=conv.bias + offset)
+    moments = conv_moments(x, conv, extras)
+    moments.values.fill_(torch.nan), moments.counts.fill_(torch.nan)
+    out = conv3d(x, conv, output(x, conv, extras, dtype), replace(extras, moments=moments))
+    channels = conv.outputs
+    assert moments.counts.sum(1).eq(out.shape[1] * out.shape[2]).all()
+    norm = Norm(
+        weight=numbers(channels, seed=14), bias=numbers(channels, seed=15), groups=channels // 4
+    )
+    wanted = scale_shift_reference(out.double(), norm)
+    torch.testing.assert_close(
+        scale_shift(moments, norm).double(), wanted, rtol=3e-5, atol=3e-5 * max(1.0, offset)
+    )
+
+
+@pytest.mark.parametrize("which", ["past", "start", "sub-pixel"])
+def test_tiles_by_descriptor(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on sm_90 and later: the interpreter knows descriptors too. A GPU decides by itself."""
+    dtype = torch.float16
+    if DEVICE == "cpu":
+        monkeypatch.setattr(module, "uses_descriptors", lambda x, conv: True)
+    if which == "sub-pixel":
+        conv = sub_pixel(24, 2, 2, edge=True, dtype=dtype)
+        check(pictures(2, (2, 6, 13), conv.channels, 13, dtype), conv, Extras(lead=0), dtype)
+    else:
+        check(*problem(CASES[2] if which == "past" else CASES[3], dtype), dtype)
+
+
+@pytest.mark.parametrize("case", CASES[2:4], ids=str)
+def test_fp8(case: Case) -> None:
+    """Products of E4M3 numbers are exact in fp32: only the order of the sums differs."""
+    conv = layer(case.form, (32, 24), torch.float32)
+    conv = quantise(conv, input_scale=0.5)
+    x = pictures(case.size[0], case.size, 32, 16, torch.float32).mul(4).to(torch.float8_e4m3fn)
+    past = None
+    if case.past is not None:
+        past = pictures(case.past, case.size, 32, 17, torch.float32).to(torch.float8_e4m3fn)
+    extras = Extras(past=past)
+    ours = conv3d(x, conv, output(x, conv, extras, torch.float16), extras)
+    wanted = conv3d_reference(x, conv, extras)
+    torch.testing.assert_close(ours.float(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_frames_beyond_the_reach_of_32_bits() -> None:
+    """Only the last of many frames: its first element is number 2^31 and more."""
+    if DEVICE != "cuda":
+        frames, size = 3, (3, 4, 5)
+    else:
+        frames, size = 2200, (2200, 126, 126)
+    conv = layer(ConvForm(), (64, 16), torch.float16)
+    x = bordered(frames, *size[1:], 64, torch.empty(0, dtype=torch.float16, device=DEVICE))
+    inside(x)[-3:].copy_(numbers(3, *size[1:], 64, seed=18))
+    out = torch.full((frames, *size[1:], 16), torch.nan, dtype=torch.float16, device=DEVICE)
+    conv3d(x, conv, out)
+    wanted = conv3d_reference(x[-3:], conv, Extras(past=x[-5:-3] if frames > 4 else None))
+    torch.testing.assert_close(out[-1:].float(), wanted[-1:], rtol=5e-3, atol=5e-3)
