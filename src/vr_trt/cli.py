@@ -14,7 +14,14 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_compare, cli_engines, cli_export, cli_weights
+from vr_trt import (
+    __version__,
+    cli_bench,
+    cli_compare,
+    cli_engines,
+    cli_export,
+    cli_weights,
+)
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -26,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
+app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_export.export)
 app.command()(cli_compare.compare)
 

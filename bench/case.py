@@ -1,0 +1,91 @@
+"""One thing to measure: a kernel or a stage at one size, our way and others'.
+
+A file `bench/cases/K.py` per kernel has `cases(small)`, which returns its cases, true sizes or, for
+a trial of the harness on the CPU, small ones. Nothing is computed until a case is asked for.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vr_trt.bench.roofline import Unit, Work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# In the order of importance, which is that of the report too.
+MODULES = ("vae", "generator", "window_attention", "to_model", "to_video", "wavelet", "glue")
+OURS, PYTORCH, COMPILED = "ours", "PyTorch", "PyTorch compile"
+
+Call = Callable[[], Any]  # does the work once and returns what it made
+Way = Callable[[Any], Call]  # from a case's inputs; what it prepares is not timed
+
+
+def relative_rms(given: "Sequence[Tensor]", wanted: "Sequence[Tensor]") -> float:
+    """Largest over the tensors of |given - wanted| / |wanted|; NaN where anything is."""
+    import torch
+
+    errors = []
+    for ours, exact in zip(given, wanted, strict=True):
+        if ours.shape != exact.shape:
+            raise ValueError(f"a result is {tuple(ours.shape)}, not {tuple(exact.shape)}")
+        size = exact.float().square().sum(dtype=torch.float64)
+        away = (ours.float() - exact.float()).square().sum(dtype=torch.float64)
+        errors.append((away / size.clamp_min(1e-300)).sqrt())
+    return float(torch.stack(errors).max())  # which is NaN where one is
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """What is computed, by whom, and when it counts as right."""
+
+    name: str  # unique: "to_video 1080p, 4 frames"
+    kernel: str
+    importance: int  # 0 is measured first
+    work: Work
+    limit: float  # largest error that counts as right
+    make: Callable[[str, int], Any]  # device and seed to random inputs
+    reference: Callable[[Any], "Sequence[Tensor]"]  # in fp32 or wider
+    ways: Mapping[str, Way]  # OURS and its rivals
+    error: "Callable[[Sequence[Tensor], Sequence[Tensor]], float]" = relative_rms
+    shape: Mapping[str, int | str] = field(default_factory=dict)  # for the report
+    timed: bool = True  # False: an awkward size, only to be right
+    seconds: float = 45.0  # that one way may take, with what it compiles
+
+    @property
+    def rivals(self) -> list[str]:
+        return [name for name in self.ways if name != OURS]
+
+    def card(self) -> dict[str, Any]:
+        """What is known of it without running it."""
+        return {
+            "name": self.name,
+            "kernel": self.kernel,
+            "importance": self.importance,
+            "shape": dict(self.shape),
+            "unit": self.work.unit,
+            "flops": self.work.flops,
+            "bytes": self.work.bytes,
+            "limit": self.limit,
+            "timed": self.timed,
+            "seconds": self.seconds,
+            "ways": list(self.ways),
+        }
+
+
+def work_of(card: Mapping[str, Any]) -> Work:
+    """The work that a card tells of."""
+    unit: Unit = card["unit"]
+    return Work(unit=unit, flops=card["flops"], bytes=card["bytes"])
+
+
+def cases_of(module: str, small: bool) -> list[Case]:
+    """The cases of one file; small ones without what PyTorch would compile for minutes."""
+    found: list[Case] = import_module(f"vr_trt.bench.cases.{module}").cases(small)
+    if not small:
+        return found
+    return [
+        replace(case, ways={name: way for name, way in case.ways.items() if name != COMPILED})
+        for case in found
+    ]

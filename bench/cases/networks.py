@@ -1,0 +1,41 @@
+"""What the cases of whole stages share: networks of the true sizes, filled with random numbers."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def filled(build: Callable[[], Network], device: str, seed: int) -> Network:
+    """The network that `build` makes, in fp32; every value is one that bf16 has.
+
+    Norms' weights are near 1, biases small, matrices and kernels of variance one over their fan-in:
+    the signal keeps its size.
+    """
+    with torch.device(device):
+        network = build()
+    network = network.to(device).eval().requires_grad_(False)
+    random = torch.Generator(device).manual_seed(seed)
+    for name, values in network.named_parameters():
+        if values.ndim > 1:
+            values.normal_(std=values[0].numel() ** -0.5, generator=random)
+        elif name.endswith("weight"):
+            values.normal_(1, 0.1, generator=random)
+        else:
+            values.normal_(std=0.02, generator=random)
+        values.copy_(values.bfloat16())
+    return network
+
+
+def normal(device: str, seed: int, *shape: int) -> Tensor:
+    """Random numbers of variance 1, in bf16."""
+    random = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=random, device=device).bfloat16()
+
+
+def network_bytes(network: nn.Module) -> int:
+    """Of its parameters in bf16."""
+    return sum(2 * values.numel() for values in network.parameters())

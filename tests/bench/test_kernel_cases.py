@@ -1,0 +1,108 @@
+"""The cases of the kernels' benchmark: what they count, and that rivals compute the same."""
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+from vr_trt.bench.case import MODULES, OURS, Case, cases_of, relative_rms
+from vr_trt.bench.cases import vae, window_attention
+from vr_trt.export.config import VAE
+
+
+@pytest.fixture(scope="module")
+def full_size() -> dict[str, Case]:
+    return {case.name: case for module in MODULES for case in cases_of(module, small=False)}
+
+
+def test_every_module_has_cases_of_unique_names(full_size: dict[str, Case]) -> None:
+    assert len(full_size) == sum(len(cases_of(module, small=False)) for module in MODULES)
+    for case in full_size.values():
+        assert case.work.flops > 0 and case.work.bytes > 0 and 0 < case.limit <= 0.1
+        assert OURS in case.ways or case.timed
+        assert case.card()["ways"] == list(case.ways)
+
+
+# Spec §9: TFLOP of one call.
+TABLE = {
+    "generator 3B 720p, 21 frames": 115e12,
+    "generator 7B 720p, 21 frames": 184e12,
+    "decode_step 720p": 87.3e12,
+    "encode_step 720p": 33.3e12,
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_operations_are_those_of_the_specification(name: str, full_size: dict[str, Case]) -> None:
+    assert full_size[name].work.flops == pytest.approx(TABLE[name], rel=0.01)
+
+
+def test_attention_operations_are_those_of_the_specification(full_size: dict[str, Case]) -> None:
+    plain, shifted = (
+        full_size[f"window_attention 3B 720p, 21 frames{which}"].work for which in ("", ", shifted")
+    )
+    per_token = 16 * (plain.flops + shifted.flops) / 21600  # 32 layers, plain and shifted in turn
+    assert per_token == pytest.approx(0.25e9, rel=0.04)
+
+
+def test_1080p_goes_frame_by_frame_where_a_tensor_is_too_large() -> None:
+    inputs = {
+        size: vae.make("decode", VAE, *pixels)("cpu", 0) for size, pixels in vae.SIZES.items()
+    }
+    assert not inputs["720p"].by_frame and inputs["1080p"].by_frame
+
+
+@pytest.mark.parametrize("part", ["decode", "encode"])
+def test_frame_by_frame_is_exact(part: Any) -> None:
+    given = vae.make(part, vae.TINY, 16, 32)("cpu", 0)
+    network = given.plain()
+    with torch.no_grad():
+        _, state = vae.advance(network, given.past.float(), None, False)
+        for past, x in ((None, given.past.float()), (state, given.x.float())):
+            whole, state_whole = vae.advance(network, x, past, False)
+            parts, state_parts = vae.advance(network, x, past, True)
+            assert relative_rms([parts], [whole]) < 1e-5
+            assert set(state_whole) == set(state_parts)
+            for name, kept in state_whole.items():
+                torch.testing.assert_close(state_parts[name], kept, rtol=1e-4, atol=1e-4)
+
+
+def lengths_attention(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, other: Tensor, most: int, also: int
+) -> Tensor:
+    """What PyTorch's variable-length attention computes, which runs on a GPU alone."""
+    assert starts is other and most == also == int(starts.diff().max())
+    parts = [x.split(starts.diff().tolist()) for x in (q, k, v)]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return torch.cat(
+        [
+            attend(*(x.transpose(0, 1)[None] for x in heads))[0].transpose(0, 1)
+            for heads in zip(*parts, strict=True)
+        ]
+    )
+
+
+@pytest.mark.parametrize("way", [window_attention.packed, window_attention.grouped])
+def test_the_rivals_of_window_attention_are_right(
+    way: Callable[[Any], Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.nn.attention import varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", lengths_attention)
+    (case,) = cases_of("window_attention", small=True)
+    inputs = case.make("cpu", 1)
+    assert relative_rms(way(inputs)(), case.reference(inputs)) < 2e-3  # fp16
+
+
+def test_an_error_is_seen_and_nan_is_no_result() -> None:
+    exact = torch.tensor([3.0, 4.0])
+    assert relative_rms([exact], [exact]) == 0
+    assert relative_rms([exact, exact * 1.1], [exact, exact]) == pytest.approx(0.1)
+    assert isnan(relative_rms([torch.tensor([3.0, torch.nan])], [exact]))
+    with pytest.raises(ValueError, match="a result is"):
+        relative_rms([exact[:1]], [exact])

@@ -1,0 +1,125 @@
+"""The kernels' benchmark from end to end, small, in Triton's interpreter."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+import torch
+
+from vr_trt.bench.kernel_report import report
+from vr_trt.bench.kernels import SCHEMA, Request, Results, run
+from vr_trt.cli import exit_code
+
+ROOT = Path(__file__).parents[2]
+ROW = {"error", "right", "ms", "p20", "p80", "repeats", "host_ms", "state", "tflops", "gbps"}
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("bench")
+    before = os.environ.get("TRITON_INTERPRET")
+    measured = run(Request(out=out, seconds=120, small=True, modules=("glue", "generator")))
+    assert os.environ.get("TRITON_INTERPRET") == before  # the worker's alone
+    assert json.loads((out / "kernels.json").read_text()) == measured
+    return measured
+
+
+def test_the_document(document: dict[str, Any]) -> None:
+    assert document["schema"] == SCHEMA and document["right"] and document["small"]
+    assert document["machine"]["packages"]["triton"] and document["seconds"] > 0
+    assert set(document["ceilings"]) == {"bf16_tflops", "copy_gbps", "fp8_tflops"}
+    assert all(value > 0 for value in document["ceilings"].values())
+    assert document["problems"] == {}
+    norm, *_, generator = document["cases"]
+    assert norm["check"]["state"] == "ok" and norm["check"]["error"] < norm["limit"]
+    assert generator["check"] is None and list(generator["times"]) == ["PyTorch"]
+    assert list(norm["times"]) == ["ours", "PyTorch"]
+    for row in (*norm["times"].values(), *generator["times"].values()):
+        assert set(row) == ROW | {"of_floor"}
+        assert row["p20"] <= row["ms"] <= row["p80"] and row["repeats"] >= 5
+    ours = norm["times"]["ours"]
+    assert ours["gbps"] == pytest.approx(norm["bytes"] / ours["ms"] / 1e6)
+    assert norm["floor_ms"] / ours["ms"] == pytest.approx(ours["of_floor"])
+
+
+def test_the_report_names_every_case_and_way(document: dict[str, Any]) -> None:
+    shown = report(document)
+    for case in document["cases"]:
+        assert case["name"] in shown
+    assert "3 of 3 checks right; 7 of 7 timings done" in shown
+
+
+CARD = {"name": "a", "unit": "copy", "flops": 1.0, "bytes": 1e6, "ways": ["ours"], "seconds": 1}
+
+
+def results(tmp_path: Path) -> Results:
+    made = Results(path=tmp_path / "kernels.json", about={"gpu": {"name": "?"}})
+    made.about["machine"] = {"commit": ""}
+    made.add_card({**CARD, "kernel": "a", "importance": 0, "limit": 0.1, "timed": True})
+    return made
+
+
+@pytest.mark.parametrize("state", ["wrong", "failed"])
+def test_a_wrong_or_failed_kernel_is_no_success(state: str, tmp_path: Path) -> None:
+    made = results(tmp_path)
+    assert not made.right  # nothing was checked
+    made.add({"case": "a", "way": "ours", "do": "check"}, {"state": "ok", "error": 0.0})
+    assert made.right
+    made.add({"case": "a", "way": "ours", "do": "time"}, {"state": state, "why": "because"})
+    assert not made.right
+    assert f"{state}: because" in report(made.document())
+
+
+def test_a_failed_ceiling_is_told_and_leaves_the_times(tmp_path: Path) -> None:
+    made = results(tmp_path)
+    made.add({"ceiling": "fp8_tflops"}, {"state": "failed", "why": "no such type"})
+    made.add({"ceiling": "copy_gbps"}, {"state": "ok", "value": 1000.0})
+    row = {"state": "ok", "ms": 2.0, "p20": 1.0, "p80": 3.0, "error": None}
+    made.add({"case": "a", "way": "ours", "do": "time"}, row)
+    shown = report(made.document())
+    assert "PROBLEM fp8_tflops: no such type" in shown and "NaN" in shown
+    assert "of_floor" not in made.cases["a"]["times"]["ours"]
+    made.add({"ceiling": "bf16_tflops"}, {"state": "ok", "value": 100.0})
+    made.add({"case": "a", "way": "ours", "do": "time"}, row)
+    assert made.cases["a"]["times"]["ours"]["of_floor"] == pytest.approx(0.001 / 2)
+
+
+@no_gpu
+def test_without_a_gpu_it_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["bench", "kernels"]) == 3
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "no CUDA GPU is here" in said
+
+
+def test_an_unknown_kernel_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["bench", "kernels", "teleport", "--small"]) == 2
+    assert "there is no kernel teleport" in capsys.readouterr().err
+
+
+def test_the_script_runs_the_tests_and_then_the_benchmark(tmp_path: Path) -> None:
+    stub = tmp_path / "python"
+    stub.write_text('#!/bin/sh\necho "$@" >>"$CALLS"\necho "{\\"last\\": 1}"\n')
+    stub.chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {**os.environ, "PYTHON": str(stub), "CALLS": str(calls), "BENCH_SECONDS": "33"}
+    out = tmp_path / "results"
+    done = subprocess.run(
+        ["bash", str(ROOT / "bench" / "on_gpu.sh"), str(out)],
+        env={**environment, "MODULES": "wavelet to_video"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == '{"last": 1}'
+    probe, tests, bench = calls.read_text().splitlines()
+    assert "import pytest" in probe and tests.endswith("tests/kernels")
+    assert bench == f"-m vr_trt.bench.kernels --out {out} --seconds 33 wavelet to_video"
+    assert (out / "tests.log").read_text() == '{"last": 1}\n'

@@ -1,0 +1,65 @@
+"""The wavelet's kernel against its reference, the graph's module and golden vectors."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.kernel_runs import DEVICE, poisoned
+from tests.pixel_cases import uniform
+
+from vr_trt.export.colour_fix import Wavelet as WaveletModule
+from vr_trt.kernels.wavelet import Wavelet, wavelet_reference
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "colorfix.safetensors"
+# One sample; shorter than the filter's 63 taps; longer, and one more than a tile: frames, H, W.
+SIZES = [(1, 1, 1), (2, 1, 20), (2, 9, 3), (1, 70, 2), (1, 3, 129)]
+FEW = {
+    "ROWS": 64,
+    "COLUMNS": 64,
+    "num_warps": 4,
+    "num_stages": 1,
+}  # programs: the interpreter is slow
+TOLERANCE = 2e-6  # of values up to 2, for the order of 63 sums
+
+
+def correct(
+    restored: torch.Tensor,
+    reference: torch.Tensor,
+    size: tuple[int, int],
+    options: dict[str, int] | None = None,
+) -> torch.Tensor:
+    (height, width), frames = size, restored.shape[1]
+    out = poisoned(3, frames, height, width, dtype=torch.float32)
+    room = poisoned(3, frames, width, height, dtype=torch.float32)
+    assert Wavelet(height, width, DEVICE, options)(restored, reference, out, room) is out
+    return out
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_kernel_equals_reference_and_module(size: tuple[int, int, int]) -> None:
+    restored = uniform(-1.1, 1.1, 3, *size, seed=1)
+    reference = uniform(-1, 1, 3, *size, seed=2)
+    out = correct(restored, reference, size[1:])
+    torch.testing.assert_close(out, wavelet_reference(restored, reference), rtol=0, atol=TOLERANCE)
+    module = WaveletModule().to(DEVICE)(restored.transpose(0, 1), reference.transpose(0, 1))
+    torch.testing.assert_close(out, module.transpose(0, 1), rtol=0, atol=2 * TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_only_the_crop_counts_and_half_precision_is_read_exactly(dtype: torch.dtype) -> None:
+    restored = uniform(-1, 1, 3, 1, 16, 16, seed=3).to(dtype)
+    reference = uniform(-1, 1, 3, 1, 16, 16, seed=4).to(dtype)
+    wanted = wavelet_reference(restored[..., :10, :13], reference[..., :10, :13])
+    restored[..., 10:, :] = reference[..., 13:] = torch.nan
+    out = correct(restored, reference, (10, 13))
+    torch.testing.assert_close(out, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_golden() -> None:
+    golden = load_file(GOLDEN)
+    content, style, wanted = (golden[name].to(DEVICE) for name in ("content", "style", "wavelet"))
+    content, style = (picture.transpose(0, 1).contiguous() for picture in (content, style))
+    height, width = content.shape[-2:]
+    out = correct(content, style, (height, width), FEW).transpose(0, 1)
+    assert (out - wanted).square().mean().sqrt() <= 2e-5 * wanted.square().mean().sqrt()
