@@ -129,6 +129,11 @@ class Judge:
         wanted = [generate(folded, each.noise, each.latent) for each in samples]
         return cls(folded, samples, wanted)
 
+    @property
+    def power(self) -> float:
+        """The mean square of the wide generator's outputs."""
+        return _mean(float(out.double().square().mean()) for out in self.wanted)
+
     def error(self, network: FoldedGenerator) -> float:
         """The mean square error of a network's outputs."""
         pairs = zip(self.samples, self.wanted, strict=True)

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
-from vr_trt.errors import ModelError
+from vr_trt.errors import ModelError, UsageError
 from vr_trt.export.weights_hashes import hash_file
 
 FORMAT = 1
@@ -68,6 +68,14 @@ class CalibrationTable:
                 f"{path} calibrates other weights of {self.model} ({self.weights[:12]}…, and these "
                 f"are {weights[:12]}…): {REMEDY}"
             )
+
+
+def check_method(name: str) -> Method:
+    """`name` itself; UsageError lists the methods there are."""
+    for method in get_args(Method):
+        if name == method:
+            return cast(Method, method)
+    raise UsageError(f"unknown method {name!r}: choose one of {', '.join(get_args(Method))}")
 
 
 def table_path(generator_file: Path) -> Path:

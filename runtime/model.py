@@ -129,13 +129,18 @@ def _sizes(shape: Mapping[str, int]) -> str:
 class Model:
     """Stage sessions of one folder, opened when first asked for."""
 
-    def __init__(self, folder: Path, options: OrtOptions | None = None) -> None:
-        """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
+    def __init__(
+        self, folder: Path, options: OrtOptions | None = None, *, judging: bool = False
+    ) -> None:
+        """Reads the manifest and checks every file's hash; ModelError where one is wrong.
+
+        Graphs in fp8 that did not pass their gate are refused, but for `judging` them.
+        """
         self.folder = folder
         self.manifest = read_manifest(folder)
         if self.manifest.precision == "bf16":
             raise ModelError(f"{folder} is in bf16, which ONNX Runtime's CPU cannot run: use fp32")
-        if self.manifest.precision == "fp8":
+        if self.manifest.precision == "fp8" and not judging:
             reason = refusal((self.manifest.fp8 or {}).get("gate"), self.manifest.model)
             if reason:
                 raise ModelError(reason)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_engines, cli_export, cli_weights
+from vr_trt import __version__, cli_calibrate, cli_engines, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_export.export)
+app.command()(cli_calibrate.calibrate)
 
 
 class Color(StrEnum):
