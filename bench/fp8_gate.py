@@ -57,6 +57,8 @@ class CalibrationRequest:
     windows: int = 4  # of each clip, at most
     method: Method = "amax"
     table: Path | None = None  # if not beside the weights
+    wide: Path | None = None  # the model exported in fp16 for every size, if it is there
+    short_side: int | None = None  # pixels, if not the profile's
     study: bool = False
 
     @property
@@ -78,9 +80,10 @@ def calibrate_and_judge(
 ) -> Calibrated:
     """Write the table and the gate's verdict of `request`."""
     with tempfile.TemporaryDirectory() as folder:
-        wide, narrow = Path(folder, "wide"), Path(folder, "fp8")
-        said("exporting the wide graphs")
-        export_model(ExportPlan(model=request.files, precision="fp16"), wide)
+        wide, narrow = request.wide or Path(folder, "wide"), Path(folder, "fp8")
+        if request.wide is None:
+            said("exporting the wide graphs")
+            export_model(ExportPlan(model=request.files, precision="fp16"), wide)
         model = Model(wide)
         windows = _windows(request, model, said)
         said(f"calibrating on {len(windows[::2])} windows")
@@ -100,7 +103,7 @@ def _windows(
     latents = request.profile.window_latents
     for clip in request.clips:
         said(f"encoding {clip.name}")
-        short_side = request.profile.short_side
+        short_side = request.short_side or request.profile.short_side
         windows += clip_windows(clip, model, short_side, latents, request.windows)
     if len(windows) < 2:
         raise UsageError("one window to calibrate on and none to judge: give longer or more clips")
@@ -217,6 +220,8 @@ def main() -> int:
     parser.add_argument("--windows", type=int, default=4, help="of each clip, at most")
     parser.add_argument("--method", choices=get_args(Method), default="amax")
     parser.add_argument("--table", type=Path, help="where to write it, if not beside the weights")
+    parser.add_argument("--wide", type=Path, help="its export with --profile any, in fp16")
+    parser.add_argument("--short-side", type=int, help="pixels, if not the profile's")
     parser.add_argument("--study", action="store_true", help="compare methods and linears")
     parser.add_argument("--out", type=Path, help="where to keep the JSON")
     given = parser.parse_args()
@@ -229,6 +234,8 @@ def main() -> int:
                 windows=given.windows,
                 method=given.method,
                 table=given.table,
+                wide=given.wide,
+                short_side=given.short_side,
                 study=given.study,
             )
             made = calibrate_and_judge(request, lambda line: print(line, file=sys.stderr))

@@ -78,6 +78,7 @@ class Gate:
             "aim": AIM,
             **{name: asdict(getattr(self, name)) for name in ("generator", "frames")},
             **asdict(self),
+            "windows": [asdict(window) for window in self.windows],
         }
 
     @classmethod
