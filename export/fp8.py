@@ -1,6 +1,6 @@
 """E4M3, the 8-bit float of matrix units: rounding, and scales that every backend takes exactly.
 
-Every scale is a power of two. A float loses nothing by that (the steps between its values grow with
+Every scale is a power of two. A float loses little by that (the steps between its values grow with
 them), and the same graph then gives the same numbers in fp16, bf16 and fp32: scaling is exact.
 
 A weight's scale has two parts, one for the whole and a factor for each output channel, because
