@@ -208,7 +208,10 @@ def _error(a: Array, b: Array) -> float:
 
 
 def _db(power: float, error: float) -> float:
-    return min(EXACT, round(float(10 * np.log10(power / error)), 2)) if error else EXACT
+    """Decibels, NaN if the error is, which passes no gate."""
+    if error == 0:
+        return EXACT
+    return min(round(float(10 * np.log10(power / error)), 2), EXACT)  # NaN first: it stays
 
 
 def main() -> int:
