@@ -64,6 +64,12 @@ class Graphs:
     files: Mapping[str, Path]  # by stage
     seconds: float  # that making them took, now or before; 0 where they came ready
     is_new: bool = False
+    gate: Mapping[str, Any] | None = None  # of fp8: the verdict, see `vr_trt.engines.gate`
+
+    def precision_of(self, stage: str) -> str:
+        """Of one stage: only the generator is ever in fp8, the VAE is in fp16 beside it."""
+        is_generator = stage in NETWORK_STAGES["generator"]
+        return "fp16" if self.precision == "fp8" and not is_generator else self.precision
 
     def weights_of(self, stage: str) -> dict[str, str]:
         """The hashes of the weights that `stage` has: those of the generator or of the VAE."""
@@ -185,6 +191,7 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
             if stage in (request.stages or manifest["stages"])
         },
         seconds=manifest.get("seconds", 0.0),
+        gate=manifest.get("fp8", {}).get("gate"),
     )
 
 
@@ -250,6 +257,7 @@ def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source
         "precision": precision,
         "networks": networks,
         "exporter": exporter_fingerprint(),
+        **export_process.calibration_key(wanted),
     }
     return _Source(
         name=_name(request, request.model, precision, key),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vr_trt.engines.gate import refusal
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
 from vr_trt.runtime.canvas import Canvas
@@ -40,6 +41,7 @@ class Manifest:
     sha256: Mapping[str, str]  # file -> hash, every file of the folder
     precision: str = "fp32"
     shape: Mapping[str, int] | None = None  # the one that the graphs are for; None: any
+    fp8: Mapping[str, Any] | None = None  # calibration and gate of a generator in fp8
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
@@ -127,12 +129,21 @@ def _sizes(shape: Mapping[str, int]) -> str:
 class Model:
     """Stage sessions of one folder, opened when first asked for."""
 
-    def __init__(self, folder: Path, options: OrtOptions | None = None) -> None:
-        """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
+    def __init__(
+        self, folder: Path, options: OrtOptions | None = None, *, judging: bool = False
+    ) -> None:
+        """Reads the manifest and checks every file's hash; ModelError where one is wrong.
+
+        Graphs in fp8 that did not pass their gate are refused, but for `judging` them.
+        """
         self.folder = folder
         self.manifest = read_manifest(folder)
         if self.manifest.precision == "bf16":
             raise ModelError(f"{folder} is in bf16, which ONNX Runtime's CPU cannot run: use fp32")
+        if self.manifest.precision == "fp8" and not judging:
+            reason = refusal((self.manifest.fp8 or {}).get("gate"), self.manifest.model)
+            if reason:
+                raise ModelError(reason)
         verify_files(folder, self.manifest.sha256)
         self._options = options or OrtOptions()
         self._sessions: dict[str, OrtSession] = {}

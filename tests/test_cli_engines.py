@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.engine_graphs import make_graphs
 
 from vr_trt.cli import exit_code
+from vr_trt.cli_engines import _usable_backends
+from vr_trt.engines.build import BuildRequest
+from vr_trt.engines.cache import Canvas
 
 
 @pytest.fixture(autouse=True)
@@ -214,3 +218,14 @@ def test_nano_is_built_with_no_argument(capfd: pytest.CaptureFixture[str], cache
     names = sorted(path.name for path in (cache / "engines").glob("generator-nano-*"))
     assert len(names) == 2 and "cpu" in names[0] and "sm89-sm120" in names[1]
     assert exit_code(["engines", "verify"]) == 0
+
+
+def test_a_backend_that_nobody_named_and_that_lacks_the_precision_is_skipped() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    canvas = Canvas(width=64, height=32, latents=6, step=1)
+    asked = BuildRequest(model="nano", profile="360p", canvas=canvas, backend="", precision="bf16")
+    said: list[str] = []
+    assert _usable_backends(asked, said.append) == ["tensorrt-rtx"]
+    assert said == ["skipped: onnxruntime has no bf16 on the CPU: choose fp32 or fp16"]
+    everything = replace(asked, precision="fp8")
+    assert _usable_backends(everything, said.append) == ["tensorrt-rtx", "onnxruntime"]

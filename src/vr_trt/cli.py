@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 from vr_trt import (
     __version__,
     cli_bench,
+    cli_calibrate,
     cli_compare,
     cli_engines,
     cli_export,
@@ -36,6 +37,7 @@ app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_export.export)
 app.command()(cli_compare.compare)
+app.command()(cli_calibrate.calibrate)
 
 
 class Color(StrEnum):
