@@ -46,9 +46,12 @@ def export(
         list[Network] | None, typer.Option(help="Only this network; may be repeated.")
     ] = None,
     cut: Annotated[
-        bool,
-        typer.Option("--cut", help="The VAE's high resolutions one frame a call: less memory."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--cut/--whole",
+            help="The VAE's high resolutions one frame a call, or not, if not as the profile says.",
+        ),
+    ] = None,
     generator_file: Annotated[Path | None, File] = None,
     vae_file: Annotated[Path | None, File] = None,
 ) -> None:
@@ -70,7 +73,7 @@ def export(
         if row
         else None,
         profile=row.name if row else None,
-        cut=cut,
+        cut=cut if cut is not None else row is not None and row.cut,
         networks=[each.value for each in network] if network else NETWORKS,
     )
     typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
