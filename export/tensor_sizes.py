@@ -42,7 +42,7 @@ class _Watch(TorchDispatchMode):
     """Looks at every operator's results."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: tuple[int, str, tuple[int, ...]] = (0, "", ())
 
     def __torch_dispatch__(

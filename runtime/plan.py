@@ -1,6 +1,6 @@
 """What a run would do: sizes, windows, chunks and memory, before a frame is restored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vr_trt.engines.host_memory import available_bytes
@@ -12,6 +12,7 @@ from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
 from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.serving import Serving
 from vr_trt.runtime.vae_stream import START_LATENTS
 
 
@@ -26,6 +27,7 @@ class Plan:
     frames: int | None  # an estimate where the file does not tell
     latents: int | None
     windows: int | None
+    serving: Serving  # what runs, and on which canvas
     peak_bytes: int | None  # None where the model has no law
     available_bytes: int | None
 
@@ -37,9 +39,11 @@ class Plan:
         return self.peak_bytes <= self.available_bytes
 
 
-def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path) -> Plan:
+def make_plan(
+    source: VideoInfo, profile: Profile, law: Law | None, output: Path, serving: Serving
+) -> Plan:
     """The plan of restoring `source` into `output` with a model that obeys `law`."""
-    sizes = canvas(source.width, source.height, profile.short_side)
+    sizes = serving.canvas
     pixel = output_pixel(
         source.pixel, sizes.out_w, sizes.out_h, is_image_path(output), output.suffix.lower()
     )
@@ -53,6 +57,7 @@ def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path
         frames=frames,
         latents=latents,
         windows=_windows(latents, profile),
+        serving=serving,
         peak_bytes=None if law is None else peak_bytes(law, _load(source, profile, sizes, pixel)),
         available_bytes=available_bytes(),
     )
@@ -65,8 +70,7 @@ def check_memory(plan: Plan, law: Law | None) -> None:
     smaller = [
         profile
         for profile in load_profiles().values()
-        if profile.short_side < plan.profile.short_side
-        and make_plan(plan.source, profile, law, plan.source.path).fits
+        if profile.short_side < plan.profile.short_side and _at(plan, profile, law).fits
     ]
     nearest = max(smaller, key=lambda profile: profile.short_side, default=None)
     advice = f"--profile {nearest.name} would fit" if nearest else "no profile would fit"
@@ -75,6 +79,13 @@ def check_memory(plan: Plan, law: Law | None) -> None:
         f"about {plan.peak_bytes // MIB} MiB of memory and {plan.available_bytes // MIB} MiB are "
         f"free: {advice}"
     )
+
+
+def _at(plan: Plan, profile: Profile, law: Law | None) -> Plan:
+    """The same at another profile, by a model's own graphs: only those have a law."""
+    sizes = canvas(plan.source.width, plan.source.height, profile.short_side)
+    serving = replace(plan.serving, canvas=sizes)
+    return make_plan(plan.source, profile, law, plan.source.path, serving)
 
 
 def estimated_frames(source: VideoInfo) -> int | None:

@@ -97,6 +97,7 @@ class _JsonDisplay:
                 "output": str(report.output),
                 "model": report.model,
                 "profile": report.profile,
+                "engines": report.engines,
                 "width": report.width,
                 "height": report.height,
                 "frames": report.frames,
@@ -116,13 +117,14 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "output": f"{plan.canvas.out_w}x{plan.canvas.out_h}, {pixel.bits} bits, {pixel.matrix}",
         "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
         "profile": plan.profile.name,
+        "engines": plan.serving.line,
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
         "peak_mib": _mib(plan.peak_bytes),
         "available_mib": _mib(plan.available_bytes),
         "fits": plan.fits,
-        "notes": list(source.guesses),
+        "notes": [*plan.serving.remarks, *source.guesses],
     }
     if json:
         _print_json(values)
