@@ -116,11 +116,19 @@ def plan(
 
 
 @app.command()
-def profiles(json: Json = False) -> None:
-    """List the profiles."""
-    from vr_trt.cli_report import show_profiles
+def profiles(
+    cards: Annotated[
+        bool, typer.Option("--cards", help="The largest that fits each card, as Markdown.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the profiles, or what fits which card."""
+    from vr_trt.cli_report import show_cards, show_profiles
 
-    show_profiles(json)
+    if cards:
+        show_cards(json)
+    else:
+        show_profiles(json)
 
 
 @app.command()

@@ -142,6 +142,18 @@ def show_profiles(json: bool) -> None:
     _show_rows(rows, json)
 
 
+def show_cards(json: bool) -> None:
+    """What fits which card: a Markdown table, or one JSON line each."""
+    from vr_trt.engines.cards import card_rows, card_table
+
+    models = ("seedvr2-3b", "seedvr2-7b")
+    if json:
+        for row in card_rows(models):
+            _print_json(row)
+        return
+    print("\n".join(card_table(models)))
+
+
 def show_findings(findings: Sequence["Finding"], json: bool) -> None:
     """What `doctor` found, as a table, or one JSON line each."""
     if json:
