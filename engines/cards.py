@@ -7,7 +7,7 @@ from typing import Any
 
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.card_budget import Budget, Settings, budget, largest_tensor
-from vr_trt.engines.memory_law import TOKEN, Network, find_network
+from vr_trt.engines.memory_law import NETWORKS, TOKEN, Network, find_network
 from vr_trt.engines.profiles import Profile, load_profiles
 
 GIB = 1 << 30
@@ -74,6 +74,30 @@ def largest_fit(network: Network, memory: int, *, indexable: bool = True) -> Fit
             if fit.indexable or not indexable:
                 return fit
     return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CardUse:
+    """What a run takes of the card that is here, and what the card has for it, in bytes."""
+
+    needed: int
+    usable: int
+    advice: str  # where it does not fit
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.usable
+
+
+def card_use(model: str, canvas: Canvas, settings: Settings, memory: int) -> CardUse | None:
+    """Of a card with `memory` bytes; None for a model without a law."""
+    if model not in NETWORKS:
+        return None
+    network, usable = NETWORKS[model], int(memory * USABLE)
+    best = largest_fit(network, usable)
+    advice = f"--profile {best.profile.name} fits ({best.settings})" if best else "no profile fits"
+    needed = budget(network, canvas, settings).peak
+    return CardUse(needed=needed, usable=usable, advice=advice)
 
 
 def card_rows(models: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ class Machine:
     """What a run may use here."""
 
     sm: int | None  # compute capability of the GPU; None: there is none
+    memory: int = 0  # bytes of the GPU
     installed: frozenset[str]  # backends whose library is there
     runs: frozenset[str]  # backends that this version has sessions for
 
@@ -64,6 +65,11 @@ class Selection:
     engines: Mapping[str, Engine]  # by stage; what is missing here, the model's own graphs do
     precision: str
     notes: tuple[str, ...]  # a line each
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any network runs on the GPU."""
+        return any(backend != CPU for backend in self.backends.values())
 
 
 def select(asked: Asked, machine: Machine, built: Iterable[Engine]) -> Selection:

@@ -33,7 +33,13 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """False only if it is known not to fit."""
+        """False only if it is known not to fit, into the host's memory or the card's."""
+        card = self.serving.card
+        return self.fits_host and (card is None or card.fits)
+
+    @property
+    def fits_host(self) -> bool:
+        """False only if it is known not to fit into the host's memory."""
         if self.peak_bytes is None or self.available_bytes is None:
             return True
         return self.peak_bytes <= self.available_bytes
@@ -65,12 +71,12 @@ def make_plan(
 
 def check_memory(plan: Plan, law: Law | None) -> None:
     """MemoryBudgetError if the plan would not fit, with the nearest profile that would."""
-    if plan.fits or plan.peak_bytes is None or plan.available_bytes is None:
-        return
+    if plan.fits_host or plan.peak_bytes is None or plan.available_bytes is None:
+        return  # the card's memory is checked where engines are opened
     smaller = [
         profile
         for profile in load_profiles().values()
-        if profile.short_side < plan.profile.short_side and _at(plan, profile, law).fits
+        if profile.short_side < plan.profile.short_side and _at(plan, profile, law).fits_host
     ]
     nearest = max(smaller, key=lambda profile: profile.short_side, default=None)
     advice = f"--profile {nearest.name} would fit" if nearest else "no profile would fit"

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from vr_trt.engines.cache import Canvas as Built
 from vr_trt.engines.cache import EngineCache
+from vr_trt.engines.card_budget import Settings
+from vr_trt.engines.cards import CardUse, card_use
+from vr_trt.engines.graphs import is_cut
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.engines.profiles import Profile
 from vr_trt.engines.selection import (
@@ -18,9 +21,9 @@ from vr_trt.engines.selection import (
     own_graphs,
     select,
 )
-from vr_trt.errors import ModelError, UsageError
+from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
-from vr_trt.runtime.memory import Law, law_of
+from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 
@@ -49,6 +52,7 @@ class Serving:
 
     selection: Selection
     canvas: Canvas  # padded as far as the graphs or engines want it
+    card: CardUse | None = None  # None on the CPU, and where no law is known
 
     @property
     def line(self) -> str:
@@ -70,6 +74,7 @@ def this_machine() -> Machine:
     gpu = present_gpu()
     return Machine(
         sm=gpu.sm if gpu else None,
+        memory=gpu.memory if gpu else 0,
         installed=frozenset(name for name, module in _MODULES.items() if find_spec(module)),
         runs=SESSIONS,
     )
@@ -122,11 +127,17 @@ class Networks:
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
         selection = select(asked, machine, () if enough else EngineCache().engines())
         canvas = replace(sizes, padded_w=selection.canvas.width, padded_h=selection.canvas.height)
-        return Serving(selection=selection, canvas=canvas)
+        card = _card_use(self._wanted.model, selection, machine) if selection.on_gpu else None
+        return Serving(selection=selection, canvas=canvas, card=card)
 
     def open(self, serving: Serving) -> Model:
         """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
-        selection = serving.selection
+        selection, card = serving.selection, serving.card
+        if card and not card.fits:
+            raise MemoryBudgetError(
+                f"{self.name} at {selection.canvas} needs about {card.needed // MIB} MiB on the card "
+                f"and {card.usable // MIB} MiB are usable: {card.advice}"
+            )
         if selection.how == "build":
             selection = self._built(serving)
         if not selection.engines and self._folder:
@@ -166,6 +177,16 @@ class Networks:
         )
         engines = {outcome.stage: outcome.engine for outcome in build_engines(request)}
         return replace(chosen, how="exact", engines=engines)
+
+
+def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | None:
+    streamed = any(
+        engine.spec.flags.get("weight_streaming") == "yes" for engine in selection.engines.values()
+    )
+    settings = Settings(
+        precision=selection.precision, cut=is_cut(selection.engines), streamed=streamed
+    )
+    return card_use(model, selection.canvas, settings, machine.memory)
 
 
 def _open_engines(selection: Selection, options: OrtOptions) -> Model:

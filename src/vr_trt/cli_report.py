@@ -123,6 +123,8 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "generator_windows": plan.windows,
         "peak_mib": _mib(plan.peak_bytes),
         "available_mib": _mib(plan.available_bytes),
+        "card_mib": _mib(plan.serving.card.needed) if plan.serving.card else None,
+        "card_usable_mib": _mib(plan.serving.card.usable) if plan.serving.card else None,
         "fits": plan.fits,
         "notes": [*plan.serving.remarks, *source.guesses],
     }

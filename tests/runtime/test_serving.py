@@ -16,7 +16,7 @@ from vr_trt import Restorer
 from vr_trt.cli import exit_code
 from vr_trt.engines.builder import PLAN
 from vr_trt.engines.cache import About, Canvas, Engine, EngineCache, seal
-from vr_trt.engines.selection import needed_stages
+from vr_trt.engines.selection import Machine, needed_stages
 from vr_trt.errors import ModelError, UsageError
 
 EXACT = Canvas(width=480, height=368, latents=6, step=1)  # 64x48 at 360p, padded to 16
@@ -39,17 +39,16 @@ def folder(tmp_path: Path) -> Path:
     return make_fake_model(tmp_path / "model")
 
 
-def add_engines(folder: Path, canvas: Canvas, cut: bool = False) -> list[Engine]:
+def add_engines(folder: Path, canvas: Canvas, cut: bool = False, **changes: Any) -> list[Engine]:
     """Engines for the CPU of every stage of the fake model, as engines of the 3B."""
+    fields = {"backend": "onnxruntime", "targets": (), "precision": "fp32", **changes}
     store, made = EngineCache().store, []
     for stage in needed_stages(cut=cut):
         spec = make_spec(
             model="seedvr2-3b",
             stage=stage,
             onnx=f"{stage} {canvas}",
-            backend="onnxruntime",
-            targets=(),
-            precision="fp32",
+            **fields,
         )
         with store.lock(spec.folder_name), store.publishing(spec.folder_name) as place:
             name = "generator" if stage.startswith("generator") else stage
@@ -231,3 +230,30 @@ def test_plan_shows_the_choice(film: Path, folder: Path, capfd: pytest.CaptureFi
     assert shown["canvas"] == "640x368" and shown["output"].startswith("480x360")
     assert shown["engines"].startswith("onnxruntime fp32 at 640x368: 480x368 padded to the engines")
     assert shown["notes"][0].endswith("33% more pixels")
+
+
+@pytest.mark.parametrize(("gib", "fits"), [(24, True), (8, False)])
+def test_the_cards_memory_is_planned_and_refused(
+    film: Path,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    gib: int,
+    fits: bool,
+) -> None:
+    """An invented card; nothing runs on it here."""
+    from vr_trt.runtime import serving
+
+    backends = frozenset({"tensorrt-rtx"})
+    machine = Machine(sm=89, memory=gib << 30, installed=backends, runs=backends)
+    monkeypatch.setattr(serving, "this_machine", lambda: machine)
+    add_engines(folder, EXACT, backend="tensorrt-rtx", targets=(89,), precision="fp16")
+    arguments = [str(film), "--model", "seedvr2-3b", "--profile", "360p"]
+    assert exit_code(["plan", *arguments, "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert shown["fits"] == fits and shown["card_usable_mib"] == int(gib * 1024 * 0.95)
+    assert 9_000 < shown["card_mib"] < 13_000
+    if not fits:
+        assert exit_code(["run", *arguments]) == 4
+        (line,) = capfd.readouterr().err.splitlines()
+        assert "MiB are usable: --profile 360p fits (bf16, whole, weights streamed)" in line
