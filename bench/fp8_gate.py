@@ -39,6 +39,7 @@ from vr_trt.export.weights_hashes import hash_file
 from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.model import Model, read_manifest
 from vr_trt.runtime.noise import window_noise
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import START_LATENTS, DecodeStream
 
 SEED, OTHER_SEED = 0, 1
@@ -197,7 +198,7 @@ def _restored(model: Model, window: ClipWindow, seed: int) -> Array:
 
 def decoded(model: Model, latents: Array) -> Array:
     """Frames [1, 3, F, H, W], as a viewer can see them, of a window's latents."""
-    stream = DecodeStream(model)
+    stream = DecodeStream(model, StatePool())
     cuts = range(START_LATENTS, latents.shape[2])
     parts = [latents[:, :, :START_LATENTS], *(latents[:, :, i : i + 1] for i in cuts)]
     return np.concatenate([stream.push(part) for part in parts], 2).clip(-1, 1)

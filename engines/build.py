@@ -34,6 +34,8 @@ class BuildRequest:
     targets: tuple[int, ...] = ()  # compute capabilities; empty: the backend's own choice
     precision: str | None = None  # None: the graphs' own, where they ship, else `default_precision`
     default_precision: str = "fp16"
+    cut: bool | None = None  # the VAE by resolution; None: the graphs' own, else `default_cut`
+    default_cut: bool = False
     stages: tuple[str, ...] = ()  # empty: all that the model has
     options: Mapping[str, str] = field(default_factory=dict)
     generator_file: Path | None = None
@@ -104,6 +106,8 @@ def _graphs(request: BuildRequest, watch: Watch, cache: Path | None) -> Graphs:
         profile=request.profile,
         precision=request.precision,
         default_precision=request.default_precision,
+        cut=request.cut,
+        default_cut=request.default_cut,
         stages=request.stages,
         generator_file=request.generator_file,
         vae_file=request.vae_file,
@@ -206,6 +210,7 @@ class _Stage:
             source=self.job.request.model,
             profile=self.job.request.profile,
             canvas=self.job.request.canvas,
+            cut=self.job.graphs.cut,
             options=self.job.request.options,
             seconds={
                 **built.report.seconds,

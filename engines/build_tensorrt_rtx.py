@@ -112,7 +112,7 @@ class TensorRtRtxBuilder:
             file.write(plan)
         return BuildReport(
             seconds={"parse": parsed - start, "build": built - parsed},
-            facts={"plan_bytes": plan.nbytes, "layers": network.num_layers},
+            facts={"plan_bytes": plan.nbytes, "layers": network.num_layers, **log.memory},
         )
 
 

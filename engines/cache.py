@@ -49,6 +49,7 @@ class About:
     source: str  # the model as it was asked for: a name or a folder
     profile: str
     canvas: Canvas
+    cut: bool = False  # the VAE by resolution
     options: Mapping[str, str] = field(default_factory=dict)  # the builder's, as asked for
     seconds: Mapping[str, float] = field(default_factory=dict)  # of the build, by step
     peak_bytes: int = 0  # of host memory

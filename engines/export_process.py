@@ -29,6 +29,7 @@ class Export:
     profile: str
     canvas: Canvas
     precision: str
+    cut: bool  # the VAE by resolution
     networks: Sequence[str]
     generator_file: Path | None
     vae_file: Path | None
@@ -43,6 +44,7 @@ class Export:
             f"--profile={self.profile}",
             f"--size={self.canvas}",
             f"--precision={self.precision}",
+            "--cut" if self.cut else "--whole",
             *(f"--network={network}" for network in self.networks),
             *(f"{option}={path}" for option, path in files.items() if path),
         ]

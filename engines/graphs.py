@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +26,14 @@ from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
 
 _CALLS = ("image", "start", "step")
-_CUTS = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
+_HALVES = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
 NETWORK_STAGES = {
-    "encoder": tuple(f"encode_{call}" for call in (*_CALLS, *_CUTS)),
+    "encoder": tuple(f"encode_{call}" for call in (*_CALLS, *_HALVES)),
     "generator": ("generator", "generator_image"),
-    "decoder": tuple(f"decode_{call}" for call in (*_CALLS, *_CUTS)),
+    "decoder": tuple(f"decode_{call}" for call in (*_CALLS, *_HALVES)),
 }
+CUTS = tuple(f"{verb}_{half}" for verb in ("encode", "decode") for half in _HALVES)
+WHOLE = tuple(f"{verb}_{call}" for verb in ("encode", "decode") for call in ("start", "step"))
 _PICTURE = "generator_image"  # an any-size generator is fixed to one latent for it
 STAGES = tuple(stage for stages in NETWORK_STAGES.values() for stage in stages)
 _SHIPPED = Path(__file__).parent  # nano/ in the package
@@ -49,6 +51,8 @@ class GraphRequest:
     profile: str
     precision: str | None  # None: as they ship
     default_precision: str  # where they do not
+    cut: bool | None = None  # the VAE by resolution; None: as they ship
+    default_cut: bool = False  # where they do not
     stages: tuple[str, ...] = ()  # empty: all that the model has
     generator_file: Path | None = None
     vae_file: Path | None = None
@@ -61,6 +65,7 @@ class Graphs:
     model: str
     weights: Mapping[str, str]  # file -> sha256
     precision: str
+    cut: bool
     files: Mapping[str, Path]  # by stage
     seconds: float  # that making them took, now or before; 0 where they came ready
     is_new: bool = False
@@ -135,9 +140,11 @@ def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | 
     if shipped is None:
         return _exported(request, watch)
     manifest = _read_manifest(shipped)
-    if request.precision not in (None, manifest["precision"]):
-        if shipped.parent == _SHIPPED:
-            return _exported(request, watch)
+    other_cut = request.cut not in (None, is_cut(manifest["stages"]))
+    other_precision = request.precision not in (None, manifest["precision"])
+    if shipped.parent == _SHIPPED and (other_cut or other_precision):
+        return _exported(request, watch)
+    if other_precision:
         raise ModelError(
             f"{shipped} holds {manifest['precision']} graphs, not {request.precision}: export the "
             f"model with --precision {request.precision}"
@@ -175,6 +182,12 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         raise ModelError(f"{folder} has no stage {', '.join(absent)}: export the model again")
     if manifest["shape"] is not None:
         _check_canvas(request.canvas, folder, manifest["shape"])
+    cut = is_cut(manifest["stages"])
+    if request.cut not in (None, cut) and not is_generator_only(manifest["stages"]):
+        raise ModelError(
+            f"{folder} holds a VAE {'cut by resolution' if cut else 'in one piece'}: export the "
+            f"model with {'--whole' if cut else '--cut'}"
+        )
     for name, expected in manifest["sha256"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -185,6 +198,7 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         model=manifest["model"],
         weights=manifest["weights"],
         precision=manifest["precision"],
+        cut=cut,
         files={
             stage: folder / manifest["stages"][stage]
             for stage in STAGES
@@ -193,6 +207,16 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         seconds=manifest.get("seconds", 0.0),
         gate=manifest.get("fp8", {}).get("gate"),
     )
+
+
+def is_cut(stages: Iterable[str]) -> bool:
+    """Whether the stages are those of a VAE that is cut by resolution."""
+    return bool({*stages} & {*CUTS})
+
+
+def is_generator_only(stages: Iterable[str]) -> bool:
+    """Whether no stage is the VAE's."""
+    return not {*stages} - {*NETWORK_STAGES["generator"]}
 
 
 def _check_canvas(wanted: Canvas, folder: Path, shape: Mapping[str, int]) -> None:
@@ -240,13 +264,16 @@ def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) ->
 def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source:
     """The graphs exported from weights."""
     precision = request.precision or request.default_precision
+    cut = request.default_cut if request.cut is None else request.cut
     wanted_stages = set(request.stages or STAGES)
+    _check_stages(request.stages, cut)
     networks = [name for name, stages in NETWORK_STAGES.items() if wanted_stages & {*stages}]
     wanted = export_process.Export(
         model=request.model,
         profile=request.profile,
         canvas=request.canvas,
         precision=precision,
+        cut=cut,
         networks=networks,
         generator_file=request.generator_file,
         vae_file=request.vae_file,
@@ -255,6 +282,7 @@ def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source
         "weights": export_process.weights_hashes(wanted),
         "canvas": asdict(request.canvas),
         "precision": precision,
+        "cut": cut,
         "networks": networks,
         "exporter": exporter_fingerprint(),
         **export_process.calibration_key(wanted),
@@ -263,6 +291,14 @@ def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source
         name=_name(request, request.model, precision, key),
         make=lambda folder: export_process.export_in_process(wanted, folder, watch),
     )
+
+
+def _check_stages(stages: Sequence[str], cut: bool) -> None:
+    if odd := [stage for stage in stages if stage in (WHOLE if cut else CUTS)]:
+        raise ModelError(
+            f"{', '.join(odd)} is no stage of a VAE {'cut by resolution' if cut else 'in one piece'}: "
+            f"give {'--whole' if cut else '--cut'} as well"
+        )
 
 
 def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Graphs:

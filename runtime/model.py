@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from vr_trt.engines.cache import Engine
 from vr_trt.engines.gate import refusal
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
@@ -24,6 +25,7 @@ HALVES = tuple(
 )
 EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
 DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
+LATENT_CHANNELS = 16
 KNOWN_MODELS = ("nano", *DOWNLOADED)
 
 
@@ -145,6 +147,33 @@ class Model:
             if reason:
                 raise ModelError(reason)
         verify_files(folder, self.manifest.sha256)
+        plans = {stage: folder / name for stage, name in self.manifest.stages.items()}
+        self._open(plans, options)
+
+    @classmethod
+    def of_engines(cls, engines: Mapping[str, Engine], options: OrtOptions | None = None) -> Self:
+        """A model whose every stage, by name, is an engine of the cache; they were checked."""
+        first = next(iter(engines.values()))
+        canvas = first.about.canvas
+        model = cls.__new__(cls)
+        model.folder = first.folder.parent
+        model.manifest = Manifest(
+            model=first.spec.model,
+            version=first.about.made_by,
+            stages={stage: stage for stage in engines},
+            text_tokens=0,  # these are for window tables, which engines of one size have inside
+            head_width=0,
+            rope="",
+            latent_channels=LATENT_CHANNELS,
+            sha256={stage: engine.spec.onnx for stage, engine in engines.items()},
+            precision=first.spec.precision,
+            shape={"width": canvas.width, "height": canvas.height, "latents": canvas.latents},
+        )
+        model._open({stage: engine.plan for stage, engine in engines.items()}, options)
+        return model
+
+    def _open(self, plans: Mapping[str, Path], options: OrtOptions | None) -> None:
+        self._plans = plans
         self._options = options or OrtOptions()
         self._sessions: dict[str, OrtSession] = {}
         self.cancelled = False
@@ -152,8 +181,7 @@ class Model:
     def session(self, stage: str) -> OrtSession:
         """The session of `stage`, opened now if it is not."""
         if stage not in self._sessions:
-            plan = self.folder / self.manifest.stages[stage]
-            self._sessions[stage] = onnxruntime_session.load(plan, self._options)
+            self._sessions[stage] = onnxruntime_session.load(self._plans[stage], self._options)
             if self.cancelled:
                 self._sessions[stage].cancel()
         return self._sessions[stage]

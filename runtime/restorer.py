@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,16 @@ from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
-from vr_trt.runtime.memory import Law, law_of
-from vr_trt.runtime.model import Model, check_shape, find_model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
-from vr_trt.runtime.plan import Plan, check_memory, make_plan
+from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, make_plan
 from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.serving import Networks, Wanted
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.writer import OutputSpec, Writer
 
-Backend = Literal["auto", "onnxruntime"]
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
 RGB = PixelFormat(
@@ -44,6 +42,7 @@ class Report:
     height: int
     timing: Timing
     warnings: tuple[str, ...]  # guesses about the input, damage that was passed over
+    engines: str  # what it ran on, on which canvas, and why that one
 
     @property
     def frames(self) -> int:
@@ -69,20 +68,20 @@ class Restorer:
         profile: str = "720p",
         seed: int = 0,
         color: Correction = "wavelet",
-        backend: Backend = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
         threads: int = 0,
     ) -> None:
         """`threads` for the networks, 0 for every core. UsageError, ModelError for bad choices."""
         _choose("colour correction", color, Correction)
-        _choose("backend", backend, Backend)
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
         self._seed = check_seed(seed)
         self._color = color
-        self._folder = find_model(model)
+        wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
         self._options = OrtOptions(threads=threads)
-        self._model = Model(self._folder, self._options)
+        self._networks = Networks(wanted, self._options)
         self._live: tuple[Shot, tuple[int, int]] | None = None
 
     def __enter__(self) -> Self:
@@ -98,13 +97,13 @@ class Restorer:
 
     def close(self) -> None:
         """Drop the networks; the next call opens them again."""
-        self._model.close()
+        self._networks.close()
         self._live = None
 
     def plan(self, input: str | Path, output: str | Path | None = None) -> Plan:
         """What `restore` would do."""
         info = probe(Path(input))
-        return make_plan(info, self.profile, self._law(), Path(output or default_output(info)))
+        return self._plan(info, Path(output or default_output(info)))
 
     def restore(
         self,
@@ -122,10 +121,8 @@ class Restorer:
         """
         info = probe(Path(input))
         target = Path(output) if output is not None else default_output(info)
-        plan = make_plan(info, self.profile, self._law(), target)
-        latents = 1 if plan.frames == 1 else self.profile.window_latents
-        check_shape(self._model.manifest, plan.canvas, latents)
-        check_memory(plan, self._law())
+        plan = self._plan(info, target)
+        check_memory(plan, self._networks.law)
         given = {"crf": crf, "preset": preset}
         quality: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
         spec = OutputSpec(
@@ -142,12 +139,13 @@ class Restorer:
         return Report(
             input=Path(input),
             output=target,
-            model=self._model.manifest.model,
+            model=self._networks.name,
             profile=self.profile.name,
             width=spec.width,
             height=spec.height,
             timing=timing,
-            warnings=warnings,
+            warnings=(*plan.serving.remarks, *warnings),
+            engines=plan.serving.line,
         )
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
@@ -180,10 +178,10 @@ class Restorer:
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
+        shot = Shot(self._networks.open(plan.serving), pixels, self.profile, self._seed)
 
         def cancel() -> None:
-            self._model.cancel()
+            self._networks.cancel()
             pixels.cancel()
 
         pipeline = Pipeline(reader, shot, Writer(spec, info), cancel=cancel, total=plan.frames)
@@ -199,21 +197,20 @@ class Restorer:
                 )
             return shot
         sizes = canvas(width, height, self.profile.short_side)
+        serving = self._networks.find(sizes)
+        sizes = serving.canvas
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
+        shot = Shot(self._networks.open(serving), pixels, self.profile, self._seed)
         self._live = shot, (width, height)
         return shot
 
-    def _usable_model(self) -> Model:
-        """The model; a new one after a run that was stopped."""
-        if self._model.cancelled:
-            self._model = Model(self._folder, self._options)
-        return self._model
-
-    def _law(self) -> Law | None:
-        return law_of(self._model.manifest)
+    def _plan(self, info: VideoInfo, output: Path) -> Plan:
+        sizes = canvas(info.width, info.height, self.profile.short_side)
+        picture = estimated_frames(info) == 1
+        serving = self._networks.find(sizes, picture=picture)
+        return make_plan(info, self.profile, self._networks.law, output, serving)
 
 
 def default_output(info: VideoInfo) -> Path:

@@ -56,6 +56,10 @@ Output = Annotated[
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
 ModelName = Annotated[str, typer.Option("--model", help="The network, or a folder that holds one.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt-rtx, tensorrt, triton or onnxruntime.")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
+]
 Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 
@@ -66,6 +70,8 @@ def run(
     output: Output = None,
     profile: ProfileName = "720p",
     model: ModelName = "nano",
+    backend: Backend = "auto",
+    precision: Precision = None,
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     crf: Annotated[
@@ -82,7 +88,13 @@ def run(
 
     with (
         Restorer(
-            model=model, profile=profile, seed=seed, color=color.value, threads=threads
+            model=model,
+            profile=profile,
+            backend=backend,
+            precision=precision,
+            seed=seed,
+            color=color.value,
+            threads=threads,
         ) as restorer,
         run_display(json) as display,
     ):
@@ -103,22 +115,32 @@ def plan(
     output: Output = None,
     profile: ProfileName = "720p",
     model: ModelName = "nano",
+    backend: Backend = "auto",
+    precision: Precision = None,
     json: Json = False,
 ) -> None:
-    """Say what a run would do: sizes, windows and memory."""
+    """Say what a run would do: engines, sizes, windows and memory."""
     from vr_trt.cli_report import show_plan
     from vr_trt.runtime.restorer import Restorer
 
-    with Restorer(model=model, profile=profile) as restorer:
+    with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
         show_plan(restorer.plan(input, output), json)
 
 
 @app.command()
-def profiles(json: Json = False) -> None:
-    """List the profiles."""
-    from vr_trt.cli_report import show_profiles
+def profiles(
+    cards: Annotated[
+        bool, typer.Option("--cards", help="The largest that fits each card, as Markdown.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the profiles, or what fits which card."""
+    from vr_trt.cli_report import show_cards, show_profiles
 
-    show_profiles(json)
+    if cards:
+        show_cards(json)
+    else:
+        show_profiles(json)
 
 
 @app.command()

@@ -36,6 +36,12 @@ def build(
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
     ] = None,
+    cut: Annotated[
+        bool | None,
+        typer.Option(
+            "--cut/--whole", help="The VAE by resolution, or not, if not as the profile says."
+        ),
+    ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage; may be repeated.")
     ] = None,
@@ -61,6 +67,8 @@ def build(
         targets=_targets(sm),
         precision=precision,
         default_precision=row.precision,
+        cut=cut,
+        default_cut=row.cut,
         stages=tuple(stage or ()),
         options=_options(option or []),
         generator_file=generator_file,

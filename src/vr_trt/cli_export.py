@@ -47,9 +47,12 @@ def export(
         list[Network] | None, typer.Option(help="Only this network; may be repeated.")
     ] = None,
     cut: Annotated[
-        bool,
-        typer.Option("--cut", help="The VAE's high resolutions one frame a call: less memory."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--cut/--whole",
+            help="The VAE's high resolutions one frame a call, or not, if not as the profile says.",
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +77,7 @@ def export(
         if row
         else None,
         profile=row.name if row else None,
-        cut=cut,
+        cut=cut if cut is not None else row is not None and row.cut,
         calibration=calibration,
         networks=[each.value for each in network] if network else NETWORKS,
     )

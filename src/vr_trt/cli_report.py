@@ -97,6 +97,7 @@ class _JsonDisplay:
                 "output": str(report.output),
                 "model": report.model,
                 "profile": report.profile,
+                "engines": report.engines,
                 "width": report.width,
                 "height": report.height,
                 "frames": report.frames,
@@ -116,13 +117,16 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "output": f"{plan.canvas.out_w}x{plan.canvas.out_h}, {pixel.bits} bits, {pixel.matrix}",
         "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
         "profile": plan.profile.name,
+        "engines": plan.serving.line,
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
         "peak_mib": _mib(plan.peak_bytes),
         "available_mib": _mib(plan.available_bytes),
+        "card_mib": _mib(plan.serving.card.needed) if plan.serving.card else None,
+        "card_usable_mib": _mib(plan.serving.card.usable) if plan.serving.card else None,
         "fits": plan.fits,
-        "notes": list(source.guesses),
+        "notes": [*plan.serving.remarks, *source.guesses],
     }
     if json:
         _print_json(values)
@@ -138,6 +142,18 @@ def show_profiles(json: bool) -> None:
     """The profiles as a table, or one JSON line each."""
     rows = [asdict(profile) for profile in load_profiles().values()]
     _show_rows(rows, json)
+
+
+def show_cards(json: bool) -> None:
+    """What fits which card: a Markdown table, or one JSON line each."""
+    from vr_trt.engines.cards import card_rows, card_table
+
+    models = ("seedvr2-3b", "seedvr2-7b")
+    if json:
+        for row in card_rows(models):
+            _print_json(row)
+        return
+    print("\n".join(card_table(models)))
 
 
 def show_findings(findings: Sequence["Finding"], json: bool) -> None:

@@ -23,7 +23,7 @@ from vr_trt.export.weights_hashes import hash_file
 from vr_trt.runtime.model import Model, find_model
 
 SMALL = Profile(
-    name="small", short_side=64, window=9, overlap=1, latents_per_step=1, precision="fp8"
+    name="small", short_side=64, window=9, overlap=1, latents_per_step=1, cut=False, precision="fp8"
 )
 
 
