@@ -93,6 +93,14 @@ class PixelFormat:
         return (height, width), chroma, chroma
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Where a segment of the output may begin, in frames of the input."""
+
+    frame: int
+    shot: int  # the first frame of the shot that it lies in
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture: three owned, contiguous planes and when to show it.
@@ -104,6 +112,8 @@ class Frame:
     planes: tuple[Plane, Plane, Plane]
     pts: int  # units of the stream's time_base
     duration: int  # the same units; 0 where unknown
+    starts_shot: bool = False  # of the input: nothing before it has to do with it
+    join: Join | None = None  # of the output: a new segment begins with it
 
     @property
     def width(self) -> int:

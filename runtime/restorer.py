@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.cut_list import cuts_from
+from vr_trt.runtime.film import Film
+from vr_trt.runtime.film_source import FilmSource, Range
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.memory import Law, law_of
 from vr_trt.runtime.model import Model, check_shape, find_model
@@ -114,11 +117,12 @@ class Restorer:
         crf: float | None = None,
         preset: str | None = None,
         overwrite: bool = False,
+        cuts: str = "auto",
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Report:
         """Restore the file `input`, a video or an image, into `output` (beside it by default).
 
-        The output appears whole or not at all. Raises a VrTrtError that says what to do.
+        `cuts`: where shots begin: auto, none, or the name of a list. The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         info = probe(Path(input))
         target = Path(output) if output is not None else default_output(info)
@@ -137,7 +141,8 @@ class Restorer:
             **quality,
         )
         with Reader(Path(input), info) as reader:
-            timing = self._run(plan, reader, spec, on_progress)
+            source = FilmSource(reader, info, Range(), cuts_from(cuts))
+            timing = self._run(plan, source, spec, on_progress)
             warnings = (*info.guesses, *reader.warnings)
         return Report(
             input=Path(input),
@@ -172,7 +177,7 @@ class Restorer:
     def _run(
         self,
         plan: Plan,
-        reader: Reader,
+        film_source: FilmSource,
         spec: OutputSpec,
         on_progress: Callable[[Progress], None],
     ) -> Timing:
@@ -180,13 +185,14 @@ class Restorer:
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
+        model = self._usable_model()
+        film = Film(lambda entry: Shot(model, pixels, self.profile, self._seed, entry))
 
         def cancel() -> None:
             self._model.cancel()
             pixels.cancel()
 
-        pipeline = Pipeline(reader, shot, Writer(spec, info), cancel=cancel, total=plan.frames)
+        pipeline = Pipeline(film_source, film, Writer(spec, info), cancel=cancel, total=plan.frames)
         return pipeline.run(on_progress)
 
     def _live_shot(self, picture: Pictures) -> Shot:

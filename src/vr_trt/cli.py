@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_engines, cli_export, cli_weights
+from vr_trt import __version__, cli_cuts, cli_engines, cli_export, cli_weights
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
 app.command()(cli_export.export)
+app.command()(cli_cuts.cuts)
 
 
 class Color(StrEnum):
@@ -61,6 +62,9 @@ def run(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
+    cuts: Annotated[
+        str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
+    ] = "auto",
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -80,6 +84,7 @@ def run(
             crf=crf,
             preset=preset,
             overwrite=overwrite,
+            cuts=cuts,
             on_progress=display.progress,
         )
         display.finish(report)
