@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from av.container import OutputContainer
@@ -13,6 +14,9 @@ from av.stream import Discard, Stream
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 _READS_IN_A_ROW = 20
 # Containers with a clock that does not start at zero; their outputs start there.
@@ -41,16 +45,27 @@ class StreamCopier:
         self._packets = self._read()
         self._waiting: Packet[Stream] | None = None
         self._shift = Fraction(0)  # seconds taken off every timestamp
+        self._span: tuple[Fraction, Fraction] | None = None  # what is copied; None: all
 
     def start(self, video: Fraction) -> Fraction:
         """Seconds to take off every timestamp, given the first frame's; call it before copying.
 
         A clock that runs on is set to zero, and no frame comes before zero, where players cut.
         """
+        if self._span is not None:
+            self._shift = self._span[0]
+            return self._shift
         running = self._container.format.name in _RUNNING_CLOCKS
         start = (self._container.start_time or 0) if running else 0
         self._shift = min(Fraction(start, av.time_base), video)
         return self._shift
+
+    def clip(self, start: Fraction, stop: Fraction) -> None:
+        """Copy only what begins within these seconds of the input; before the header is written."""
+        self._span = start, stop
+        chapters = self._container.chapters()
+        if chapters:
+            self._output.set_chapters([c for c in map(self._clipped, chapters) if c is not None])
 
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
@@ -86,6 +101,16 @@ class StreamCopier:
                 self._copies[index] = copy
         if plan.covers:
             self._attach_covers(plan.covers)
+
+    def _clipped(self, chapter: "Chapter") -> "Chapter | None":
+        """The part of a chapter that lies within the span, counted from its start."""
+        assert self._span is not None
+        base = chapter["time_base"] or Fraction(1, av.time_base)
+        first, last = (round(seconds / base) for seconds in self._span)
+        start, end = max(chapter["start"], first), min(chapter["end"], last)
+        if start >= end:
+            return None
+        return {**chapter, "start": start - first, "end": end - first, "time_base": base}
 
     def _attach_covers(self, indices: tuple[int, ...]) -> None:
         with open_input(self._source) as container:  # its own: this one must stay at the start
@@ -126,6 +151,10 @@ class StreamCopier:
         if dts is None:
             self.broken += 1
             return False
+        if self._span is not None and not is_cover(packet.stream):
+            shown = (packet.pts if packet.pts is not None else dts) * packet.time_base
+            if not self._span[0] <= shown < self._span[1]:
+                return False
         offset = round(self._shift / packet.time_base)
         late = packet.pts - dts if packet.pts is not None else 0
         dts -= offset

@@ -49,16 +49,17 @@ class Progress:
     frames: int
     total: int | None  # an estimate, where the file tells one
     seconds: float
+    before: int = 0  # of the frames, those of an earlier run that this one goes on with
 
     @property
     def fps(self) -> float:
         """Frames a second since the start."""
-        return self.frames / self.seconds if self.seconds > 0 else 0.0
+        return (self.frames - self.before) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta(self) -> float | None:
         """Seconds to go; None where the number of frames is not known."""
-        if self.total is None or not self.frames:
+        if self.total is None or not self.fps:
             return None
         return max(0, self.total - self.frames) / self.fps
 
@@ -108,6 +109,7 @@ class Pipeline:
         *,
         cancel: Callable[[], None] = lambda: None,
         total: int | None = None,
+        before: int = 0,
     ) -> None:
         """`cancel` makes the stage's call in progress end early, from any thread."""
         self._source = source
@@ -115,6 +117,7 @@ class Pipeline:
         self._sink = sink
         self._cancel = cancel
         self._total = total
+        self._before = before
         self._incoming = FrameQueue(QUEUE_FRAMES)
         self._outgoing = FrameQueue(QUEUE_FRAMES)
         self._clocks = _Clock(), _Clock(), _Clock()
@@ -133,7 +136,7 @@ class Pipeline:
                 if not all(job.done() for job in jobs) or any(job.exception() for job in jobs):
                     self._stop(jobs)
         seconds = perf_counter() - start
-        on_progress(Progress(frames=self._written, total=self._written, seconds=seconds))
+        on_progress(self._progress(self._before + self._written, seconds))
         read, restore, write = (clock.busy for clock in self._clocks)
         return Timing(
             frames=self._written, seconds=seconds, read=read, restore=restore, write=write
@@ -148,7 +151,11 @@ class Pipeline:
             for job in done:
                 job.result()
             seconds = perf_counter() - start
-            on_progress(Progress(frames=self._written, total=self._total, seconds=seconds))
+            on_progress(self._progress(self._total, seconds))
+
+    def _progress(self, total: int | None, seconds: float) -> Progress:
+        frames = self._before + self._written
+        return Progress(frames=frames, total=total, seconds=seconds, before=self._before)
 
     def _stop(self, jobs: list[Future[None]]) -> None:
         self._incoming.stop()
