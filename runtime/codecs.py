@@ -55,7 +55,7 @@ CODECS = {
             containers=(".mp4", ".mkv", ".webm"),
             chroma=((2, 2),),
             presets=tuple(str(number) for number in range(14)),
-            preset="10",
+            preset="8",
             highest_crf=63,
             crf=22,
         ),
@@ -69,7 +69,7 @@ CODECS = {
             preset="hq",
             preset_option="profile",
         ),
-        Codec(name="ffv1", encoder="ffv1", containers=(".mkv", ".mov")),
+        Codec(name="ffv1", encoder="ffv1", containers=(".mkv",)),
     )
 }
 

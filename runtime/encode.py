@@ -1,5 +1,6 @@
 """One encoder: exact timestamps, the colour said everywhere, the same bits for the same frames."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,8 @@ def _options(codec: Codec, target: OutputSpec) -> dict[str, str]:
         options |= _x264_options()
     if codec.name == "hevc":
         options["x265-params"] = "log-level=none"
+    if codec.name == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes to standard error itself
     if codec.name == "ffv1":
         options |= {"level": "3", "slices": "4", "slicecrc": "1"}
     if codec.name == "prores" and target.pixel.chroma == (1, 1):

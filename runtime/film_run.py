@@ -1,8 +1,10 @@
 """One file restored: begun or taken up again, through the pipeline, into the finished output."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from vr_trt.engines.profiles import Profile
@@ -19,6 +21,7 @@ from vr_trt.runtime.publish import check_target, is_image_path, output_errors
 from vr_trt.runtime.reader import Reader
 from vr_trt.runtime.run_options import RunOptions, next_time
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.trace import StageTime, tracing
 from vr_trt.runtime.writer import Writer
 
 OnProgress = Callable[[Progress], None]
@@ -40,6 +43,7 @@ class Done:
 
     frames: int  # of the output
     timing: Timing
+    stages: dict[str, StageTime]
     warnings: tuple[str, ...]
 
 
@@ -55,6 +59,7 @@ class FilmRun:
         total: int | None,
     ) -> None:
         """`facts`: what the result depends on, for the journal. UsageError for bad options."""
+        _check_writable(options.trace, options.report)
         self._info = info
         self._range = parse_range(options.range) if options.range else Range()
         self._cuts = cuts_from(options.cuts)
@@ -65,8 +70,9 @@ class FilmRun:
             spec, overwrite=spec.overwrite or complete, clipped=not self._range.whole
         )
         self._resume = options.resume
+        self._trace = options.trace
         cuts = sorted(self._cuts.listed) if self._cuts.mode == "list" else self._cuts.mode
-        self._facts = {**facts, "range": options.range or "all", "cuts": cuts}
+        self.facts = {**facts, "range": options.range or "all", "cuts": cuts}
 
     def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
         """Do it. InterruptedRun leaves a journal if a segment is complete."""
@@ -102,7 +108,7 @@ class FilmRun:
                 f"a stopped run of {path} is kept: --resume goes on with it, --overwrite starts over"
             )
         with output_errors(path):
-            journal = Journal(path, self._facts)
+            journal = Journal(path, self.facts)
             try:
                 if self._resume:
                     journal.resume()
@@ -117,7 +123,7 @@ class FilmRun:
         self, work: Work, journal: Journal | None, resume: Resume | None, on_progress: OnProgress
     ) -> Done:
         before = journal.frames if journal is not None else 0
-        with Reader(self._info.path, self._info) as reader:
+        with tracing(self._trace) as trace, Reader(self._info.path, self._info) as reader:
             writer = Writer(self._spec, self._info, journal)
             if journal is not None and journal.complete:
                 writer.close()
@@ -135,7 +141,9 @@ class FilmRun:
                 )
                 timing = self._watched(pipeline, writer, on_progress)
             notes = (*self._info.guesses, *reader.warnings, *writer.warnings)
-        return Done(frames=before + timing.frames, timing=timing, warnings=notes)
+        return Done(
+            frames=before + timing.frames, timing=timing, stages=trace.stages, warnings=notes
+        )
 
     def _watched(self, pipeline: Pipeline, writer: Writer, on_progress: OnProgress) -> Timing:
         def report(progress: Progress) -> None:
@@ -162,3 +170,10 @@ def _resume_point(journal: Journal, make_work: Callable[[], Work]) -> Resume | N
     frame, shot = last.following.frame, last.following.shot
     entry = entry_at(frame - shot, work.profile, work.step_latents())
     return Resume(frame=frame, shot=shot, tail=last.tail, entry=entry)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """UsageError before work rather than after it."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise UsageError(f"{path} cannot be written: give the name of a file in a folder")

@@ -29,7 +29,9 @@ from vr_trt.runtime.plan import Plan, check_memory, make_plan
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.reader import probe
 from vr_trt.runtime.run_options import RunOptions
+from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.writer import OutputSpec
 
@@ -53,6 +55,8 @@ class Report:
     height: int
     frames: int  # of the output
     timing: Timing  # of this run; one that was resumed made only some of the frames
+    stages: dict[str, StageTime]  # calls and seconds of each stage, by its name
+    settings: dict[str, Any]  # what decided the result, as the journal holds it
     warnings: tuple[str, ...]  # guesses about the input, damage that was passed over
 
     @property
@@ -134,7 +138,7 @@ class Restorer:
         spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
         run = FilmRun(info, spec, options, self._facts(info, spec), plan.frames)
         done = run.run(lambda: self._work(plan, spec), on_progress)
-        return Report(
+        report = Report(
             input=Path(input),
             output=target,
             model=self._model.manifest.model,
@@ -143,8 +147,13 @@ class Restorer:
             height=spec.height,
             frames=done.frames,
             timing=done.timing,
+            stages=done.stages,
+            settings=run.facts,
             warnings=done.warnings,
         )
+        if options.report is not None:
+            write_report(options.report, report)
+        return report
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
         """Take RGB pictures [F, H, W, 3] uint8; give those restored by now, [H', W', 3] each.

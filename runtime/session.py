@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.runtime.trace import stage_call
+
 Array = NDArray[Any]
 
 
@@ -49,8 +51,11 @@ def host_floats(tensor: Tensor) -> NDArray[np.float32]:
     return np.asarray(tensor.numpy(), dtype=np.float32)
 
 
-def call(session: Session, inputs: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
-    """Bind all of `inputs`, run, give the outputs."""
-    for name, value in inputs.items():
-        session.bind(name, value)
-    return session.enqueue()
+def call(
+    session: Session, inputs: Mapping[str, Array | Tensor], stage: str = "stage"
+) -> dict[str, Tensor]:
+    """Bind all of `inputs`, run, give the outputs; `stage` names the call in a trace."""
+    with stage_call(stage):
+        for name, value in inputs.items():
+            session.bind(name, value)
+        return session.enqueue()

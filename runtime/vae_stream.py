@@ -44,12 +44,14 @@ class _Part:
         """The next chunk: the first one starts the state, the others step it."""
         inputs: dict[str, Array | Tensor] = {self._source: value}
         if self._state is None:
-            outputs = call(self._model.session(f"{self._name}_start"), inputs)
-            self._model.drop(f"{self._name}_start")
+            stage = f"{self._name}_start"
+            outputs = call(self._model.session(stage), inputs, stage)
+            self._model.drop(stage)
         else:
             inputs.update(self._state)
             self._state = {}  # the session holds it until the call is done, then it is free
-            outputs = call(self._model.session(f"{self._name}_step"), inputs)
+            stage = f"{self._name}_step"
+            outputs = call(self._model.session(stage), inputs, stage)
         result = outputs.pop(self._result)
         self._state = {_STATE + name.removeprefix(_NEXT): v for name, v in outputs.items()}
         return result
@@ -89,7 +91,9 @@ class _Stream:
     def image(self, value: Array) -> NDArray[np.float32]:
         """One frame or one latent by itself."""
         verb, source, result = self._ends
-        return host_floats(call(self._model.session(f"{verb}_image"), {source: value})[result])
+        stage = f"{verb}_image"
+        outputs = call(self._model.session(stage), {source: value}, stage)
+        return host_floats(outputs[result])
 
 
 class EncodeStream(_Stream):

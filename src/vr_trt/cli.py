@@ -79,6 +79,12 @@ def run(
     overwrite: Annotated[
         bool, typer.Option(help="Replace the output, or a stopped run, if there is one.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what the run did there, as JSON.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every stage's calls, for Perfetto.")
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
@@ -89,17 +95,25 @@ def run(
     from vr_trt.runtime.run_options import RunOptions
 
     encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
-    options = RunOptions(overwrite=overwrite, resume=resume, range=range_, until=until, cuts=cuts)
+    options = RunOptions(
+        overwrite=overwrite,
+        resume=resume,
+        range=range_,
+        until=until,
+        cuts=cuts,
+        trace=trace,
+        report=report,
+    )
     with (
+        run_display(json) as display,
         Restorer(
             model=model, profile=profile, seed=seed, color=color.value, threads=threads
         ) as restorer,
-        run_display(json) as display,
     ):
-        report = restorer.restore(
+        done = restorer.restore(
             input, output, encoding=encoding, options=options, on_progress=display.progress
         )
-        display.finish(report)
+        display.finish(done)
 
 
 @app.command()
