@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
@@ -14,6 +15,7 @@ from av.stream import Discard, Stream
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
+from vr_trt.runtime.transcode import AudioTranscoder
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -40,6 +42,7 @@ class StreamCopier:
         self._container = open_input(source)
         self._output = output
         self._copies: dict[int, Stream] = {}
+        self._coders: dict[int, AudioTranscoder] = {}
         self._last_dts: dict[int, int] = {}
         self._add_header(plan)
         self._packets = self._read()
@@ -99,6 +102,13 @@ class StreamCopier:
             copy.disposition = template.disposition
             if index in plan.streams:
                 self._copies[index] = copy
+        for index in plan.recoded:
+            template = source.streams[index]
+            assert isinstance(template, AudioStream)
+            coder = AudioTranscoder(template, output, output.format.name)
+            coder.stream.metadata.update(stream_tags(template))
+            coder.stream.disposition = template.disposition
+            self._coders[index] = coder
         if plan.covers:
             self._attach_covers(plan.covers)
 
@@ -123,17 +133,30 @@ class StreamCopier:
                 self._output.add_attachment(filename, mimetype, bytes(packet))
 
     def _read(self) -> "Iterator[Packet[Stream]]":
-        """Packets of the copied streams with their times made usable, past damage."""
-        if not self._copies:
+        """Packets for the output with their times made usable, past damage."""
+        chosen = {**self._copies, **self._coders}
+        if not chosen:
             return
         for stream in self._container.streams:
-            stream.discard = Discard.default if stream.index in self._copies else Discard.all
-        wanted = [self._container.streams[index] for index in self._copies]
+            stream.discard = Discard.default if stream.index in chosen else Discard.all
+        wanted = [self._container.streams[index] for index in chosen]
+        for packet in self._demuxed(wanted):
+            if coder := self._coders.get(packet.stream_index):
+                if self._within_span(packet):
+                    yield from coder.push(packet, self._shift)
+            elif self._set_times(packet):
+                packet.stream = self._copies[packet.stream_index]
+                yield packet
+        for coder in self._coders.values():
+            yield from coder.push(None, self._shift)
+            self.broken += coder.broken
+
+    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream]]":
         failed = 0
         while failed < _READS_IN_A_ROW:
             try:
                 for packet in self._container.demux(wanted):
-                    if packet.size and self._set_times(packet):
+                    if packet.size:
                         failed = 0
                         yield packet
                 return
@@ -143,6 +166,12 @@ class StreamCopier:
                 failed += 1
                 self.broken += 1
 
+    def _within_span(self, packet: "Packet[Stream]") -> bool:
+        shown = packet.pts if packet.pts is not None else packet.dts
+        if self._span is None or shown is None or is_cover(packet.stream):
+            return True
+        return self._span[0] <= shown * packet.time_base < self._span[1]
+
     def _set_times(self, packet: "Packet[Stream]") -> bool:
         """Shift the packet's times and make dts increase; False if it has none."""
         dts = packet.dts if packet.dts is not None else packet.pts
@@ -151,10 +180,8 @@ class StreamCopier:
         if dts is None:
             self.broken += 1
             return False
-        if self._span is not None and not is_cover(packet.stream):
-            shown = (packet.pts if packet.pts is not None else dts) * packet.time_base
-            if not self._span[0] <= shown < self._span[1]:
-                return False
+        if not self._within_span(packet):
+            return False
         offset = round(self._shift / packet.time_base)
         late = packet.pts - dts if packet.pts is not None else 0
         dts -= offset
@@ -165,7 +192,6 @@ class StreamCopier:
         return True
 
     def _write(self, packet: "Packet[Stream]") -> None:
-        packet.stream = self._copies[packet.stream_index]
         try:
             self._output.mux_one(packet)
         except av.FFmpegError as error:

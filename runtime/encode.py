@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from vr_trt.errors import UsageError
 from vr_trt.runtime.codecs import CODECS, Codec, check_quality
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.hdr import HdrMetadata
 from vr_trt.runtime.packing import planar_name
 from vr_trt.runtime.planes import build_frame
 from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
@@ -77,10 +78,10 @@ def configure(context: VideoCodecContext, target: OutputSpec, source: VideoInfo)
     context.color_trc = pixel.transfer
     if target.bitrate is not None:
         context.bit_rate = target.bitrate
-    context.options = _options(codec, target)
+    context.options = _options(codec, target, source.hdr)
 
 
-def _options(codec: Codec, target: OutputSpec) -> dict[str, str]:
+def _options(codec: Codec, target: OutputSpec, hdr: HdrMetadata | None) -> dict[str, str]:
     options: dict[str, str] = {"chroma_sample_location": target.pixel.siting}
     if codec.presets:
         options[codec.preset_option] = target.preset or codec.preset
@@ -89,9 +90,11 @@ def _options(codec: Codec, target: OutputSpec) -> dict[str, str]:
     if codec.name == "h264":
         options |= _x264_options()
     if codec.name == "hevc":
-        options["x265-params"] = "log-level=none"
+        options["x265-params"] = ":".join(["log-level=none", *(hdr.x265() if hdr else [])])
     if codec.name == "av1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes to standard error itself
+        if hdr is not None:
+            options["svtav1-params"] = ":".join(hdr.svt_av1())
     if codec.name == "ffv1":
         options |= {"level": "3", "slices": "4", "slicecrc": "1"}
     if codec.name == "prores" and target.pixel.chroma == (1, 1):

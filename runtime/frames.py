@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.runtime.hdr import HdrMetadata
+
 Layout = Literal["yuv", "rgb", "gray"]
 Matrix = Literal["bt601", "bt709", "bt2020", "rgb"]
 # Where a chroma sample lies within the luma samples it covers. The first three are what files
@@ -144,3 +146,6 @@ class VideoInfo:
     audio_streams: int
     guesses: tuple[str, ...]  # what had to be assumed or dropped, one line each
     mirrored: bool = False  # left and right exchanged after turning; the reader applies it too
+    hdr: HdrMetadata | None = None
+    interlaced: bool = False  # as stored
+    deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py

@@ -16,6 +16,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.codecs import Encoding
 from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.input_identity import input_digest
@@ -129,7 +130,7 @@ class Restorer:
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         options = options or RunOptions()
-        info = probe(Path(input))
+        info = deinterlaced(probe(Path(input)), options.deinterlace)
         target = Path(output) if output is not None else default_output(info)
         plan = make_plan(info, self.profile, self._law(), target)
         latents = 1 if plan.frames == 1 else self.profile.window_latents
@@ -204,6 +205,7 @@ class Restorer:
             "window": [profile.window, profile.overlap, profile.latents_per_step],
             "seed": self._seed,
             "color": self._color,
+            "deinterlace": info.deinterlace or None,
             "threads": self._options.threads or usable_cores(),
             "size": f"{spec.width}x{spec.height}",
             "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",

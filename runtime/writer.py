@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.hdr import hdr_notes
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.mux import FilmFile, check_muxer
 from vr_trt.runtime.publish import (
@@ -34,7 +36,11 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
     if not is_image_path(target.path):
         muxer = VIDEO_MUXERS[target.path.suffix.lower()]
         check_muxer(target, source)
-        return CopyPlan() if source.is_image else plan_copy(source.path, muxer, target.copy_audio)
+        plan = CopyPlan()
+        if not source.is_image:
+            plan = plan_copy(source.path, muxer, target.copy_audio)
+        notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
+        return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
     if not source.is_image and source.frames != 1:
         raise UsageError(f"{target.path}: a video does not fit into an image; write an .mp4")

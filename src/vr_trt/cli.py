@@ -66,6 +66,10 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
+    ] = None,
     cuts: Annotated[
         str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
     ] = "auto",
@@ -101,6 +105,7 @@ def run(
         range=range_,
         until=until,
         cuts=cuts,
+        deinterlace=deinterlace,
         trace=trace,
         report=report,
     )
