@@ -138,14 +138,14 @@ class Networks:
                 f"{self.name} at {selection.canvas} needs about {card.needed // MIB} MiB on the card "
                 f"and {card.usable // MIB} MiB are usable: {card.advice}"
             )
-        if selection.how == "build":
-            selection = self._built(serving)
-        if not selection.engines and self._folder:
+        if self._opened and self._opened[0] == selection and not self._opened[1].cancelled:
+            return self._opened[1]
+        engines = self._built(serving) if selection.how == "build" else selection
+        if not engines.engines and self._folder:
             if self._own is None or self._own.cancelled:
                 self._own = Model(self._folder, self._options)
             return self._own
-        if self._opened is None or self._opened[0] != selection or self._opened[1].cancelled:
-            self._opened = selection, _open_engines(selection, self._options)
+        self._opened = selection, _open_engines(engines, self._options)
         return self._opened[1]
 
     def close(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.runtime.trace import stage_call
+
 Array = NDArray[Any]
 
 
@@ -55,8 +57,11 @@ def host_floats(tensor: Tensor) -> NDArray[np.float32]:
     return np.array(tensor.numpy(), dtype=np.float32)
 
 
-def call(session: Session, bound: Mapping[str, Array | Tensor]) -> dict[str, Tensor]:
-    """Bind all of `bound`, run, give the outputs."""
-    for name, value in bound.items():
-        session.bind(name, value)
-    return session.enqueue()
+def call(
+    session: Session, bound: Mapping[str, Array | Tensor], stage: str = "stage"
+) -> dict[str, Tensor]:
+    """Bind all of `bound`, run, give the outputs; `stage` names the call in a trace."""
+    with stage_call(stage):
+        for name, value in bound.items():
+            session.bind(name, value)
+        return session.enqueue()

@@ -49,8 +49,9 @@ class _Part:
         return self._start(value) if self._state is None else self._step(value, self._state)
 
     def _start(self, value: Array | Tensor) -> Tensor:
-        outputs = call(self._model.session(f"{self._name}_start"), {self._source: value})
-        self._model.drop(f"{self._name}_start")
+        stage = f"{self._name}_start"
+        outputs = call(self._model.session(stage), {self._source: value}, stage)
+        self._model.drop(stage)
         result = outputs.pop(self._result)
         self._state = {
             name.removeprefix(_NEXT): self._pool.copy(tensor.numpy())
@@ -63,7 +64,8 @@ class _Part:
         bound: dict[str, Array | Tensor] = {self._source: value}
         bound |= {_STATE + name: array for name, array in state.items()}
         bound |= {_NEXT + name: array for name, array in following.items()}
-        outputs = call(self._model.session(f"{self._name}_step"), bound)
+        stage = f"{self._name}_step"
+        outputs = call(self._model.session(stage), bound, stage)
         self._state = following
         self._pool.give_back(state.values())
         return outputs[self._result]
@@ -105,7 +107,9 @@ class _Stream:
     def image(self, value: Array) -> NDArray[np.float32]:
         """One frame or one latent by itself."""
         verb, source, result = self._ends
-        return host_floats(call(self._model.session(f"{verb}_image"), {source: value})[result])
+        stage = f"{verb}_image"
+        outputs = call(self._model.session(stage), {source: value}, stage)
+        return host_floats(outputs[result])
 
 
 class EncodeStream(_Stream):

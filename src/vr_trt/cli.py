@@ -19,6 +19,7 @@ from vr_trt import (
     cli_bench,
     cli_calibrate,
     cli_compare,
+    cli_cuts,
     cli_engines,
     cli_export,
     cli_weights,
@@ -38,6 +39,7 @@ app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_export.export)
 app.command()(cli_compare.compare)
 app.command()(cli_calibrate.calibrate)
+app.command()(cli_cuts.cuts)
 
 
 class Color(StrEnum):
@@ -74,19 +76,60 @@ def run(
     precision: Precision = None,
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
+    codec: Annotated[
+        str | None, typer.Option(help="h264, hevc, av1, prores or ffv1.  [default: h264]")
+    ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
+    bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
+    ] = None,
+    cuts: Annotated[
+        str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
+    ] = "auto",
+    range_: Annotated[
+        str, typer.Option("--range", metavar="A-B", help="Frames (0-99) or times (1:30-2:00).")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="HH:MM", help="Stop at this time of day; --resume goes on.")
+    ] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace the output, or a stopped run, if there is one.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what the run did there, as JSON.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every stage's calls, for Perfetto.")
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Restore a video or an image."""
     from vr_trt.cli_report import run_display
+    from vr_trt.runtime.codecs import Encoding
     from vr_trt.runtime.restorer import Restorer
+    from vr_trt.runtime.run_options import RunOptions
 
+    encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
+    options = RunOptions(
+        overwrite=overwrite,
+        resume=resume,
+        range=range_,
+        until=until,
+        cuts=cuts,
+        deinterlace=deinterlace,
+        trace=trace,
+        report=report,
+    )
     with (
+        run_display(json) as display,
         Restorer(
             model=model,
             profile=profile,
@@ -96,17 +139,11 @@ def run(
             color=color.value,
             threads=threads,
         ) as restorer,
-        run_display(json) as display,
     ):
-        report = restorer.restore(
-            input,
-            output,
-            crf=crf,
-            preset=preset,
-            overwrite=overwrite,
-            on_progress=display.progress,
+        done = restorer.restore(
+            input, output, encoding=encoding, options=options, on_progress=display.progress
         )
-        display.finish(report)
+        display.finish(done)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vr_trt.engines.profiles import load_profiles
+from vr_trt.errors import VrTrtError
 
 if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run are missing
     from vr_trt.runtime.doctor import Finding
@@ -39,7 +40,12 @@ class Display(Protocol):
 def run_display(json: bool) -> Iterator[Display]:
     """The display for the terminal, for a log, or for a program."""
     if json:
-        yield _JsonDisplay()
+        try:
+            yield _JsonDisplay()
+        except VrTrtError as error:
+            message = " ".join(str(error).split())
+            _print_json({"event": "error", "message": message, "exit_code": error.exit_code})
+            raise
         return
     console = Console(stderr=True)
     columns = (
@@ -90,22 +96,9 @@ class _JsonDisplay:
         _print_json({"event": "progress"} | values)
 
     def finish(self, report: "Report") -> None:
-        _print_json(
-            {
-                "event": "done",
-                "input": str(report.input),
-                "output": str(report.output),
-                "model": report.model,
-                "profile": report.profile,
-                "engines": report.engines,
-                "width": report.width,
-                "height": report.height,
-                "frames": report.frames,
-                "fps": report.fps,
-                "timing": asdict(report.timing) | {"overlap": report.timing.overlap},
-                "warnings": list(report.warnings),
-            }
-        )
+        from vr_trt.runtime.run_report import report_values
+
+        _print_json({"event": "done"} | report_values(report))
 
 
 def show_plan(plan: "Plan", json: bool) -> None:
