@@ -86,17 +86,31 @@ class FrameNorm(nn.GroupNorm):
     """GroupNorm with the statistics of one frame: frames are folded into the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._unfolded(super().forward(self._frames(x)), x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """Norm and SiLU, before the frames go back: compilers make one pass of both and the way."""
+        return self._unfolded(F.silu(super().forward(self._frames(x))), x)
+
+    def _frames(self, x: Tensor) -> Tensor:  # [B T, C, H, W]
         B, C, T, H, W = x.shape
-        frames = x.transpose(1, 2).reshape(B * T, C, H, W)
-        return super().forward(frames).view(B, T, C, H, W).transpose(1, 2)
+        if T == 1:
+            return x
+        return x.transpose(1, 2).reshape(B * T, C, H, W)
+
+    def _unfolded(self, frames: Tensor, like: Tensor) -> Tensor:  # [B, C, T, H, W]
+        B, C, T, H, W = like.shape
+        if T == 1:
+            return frames
+        return frames.view(B, T, C, H, W).transpose(1, 2)
 
 
 class FrameAttention(nn.Module):
     """Attention of one head over the positions of each frame, added to the input."""
 
-    def __init__(self, channels: int, groups: int, eps: float) -> None:
+    def __init__(self, channels: int, norm: FrameNorm) -> None:
         super().__init__()
-        self.group_norm = FrameNorm(groups, channels, eps)
+        self.group_norm = norm
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
