@@ -86,23 +86,22 @@ class FrameNorm(nn.GroupNorm):
     """GroupNorm with the statistics of one frame: frames are folded into the batch."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._unfolded(super().forward(self._frames(x)), x)
-
-    def silu(self, x: Tensor) -> Tensor:
-        """Norm and SiLU, before the frames go back: compilers make one pass of both and the way."""
-        return self._unfolded(F.silu(super().forward(self._frames(x))), x)
-
-    def _frames(self, x: Tensor) -> Tensor:  # [B T, C, H, W]
         B, C, T, H, W = x.shape
         if T == 1:
-            return x
-        return x.transpose(1, 2).reshape(B * T, C, H, W)
-
-    def _unfolded(self, frames: Tensor, like: Tensor) -> Tensor:  # [B, C, T, H, W]
-        B, C, T, H, W = like.shape
-        if T == 1:
-            return frames
+            return self.normalise(x)
+        frames = self.normalise(x.transpose(1, 2).reshape(B * T, C, H, W))
         return frames.view(B, T, C, H, W).transpose(1, 2)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Norm frames [N, C, ...], each on its own."""
+        return super().forward(frames)
+
+
+class FrameNormSilu(FrameNorm):
+    """The same, and SiLU before frames are brought back: compilers do both in one pass."""
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        return F.silu(super().normalise(frames))
 
 
 class FrameAttention(nn.Module):
@@ -119,7 +118,12 @@ class FrameAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, C, T, H, W = x.shape
         tokens = self.group_norm(x).permute(0, 2, 3, 4, 1).reshape(B * T, 1, H * W, C)
-        out = F.scaled_dot_product_attention(
-            self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        )
+        out = self._attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         return x + self.to_out[0](out).view(B, T, H, W, C).permute(0, 4, 1, 2, 3)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B, 1, H W, C] each
+        if q.dtype == torch.float32:
+            return F.scaled_dot_product_attention(q, k, v)
+        # No fused kernel is as wide as this head, and taken apart the softmax would be in 16 bits.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.float().softmax(-1).to(v.dtype) @ v

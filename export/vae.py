@@ -16,6 +16,7 @@ from vr_trt.export.causal import (
     CausalConv3d,
     FrameAttention,
     FrameNorm,
+    FrameNormSilu,
     Stream,
     name_keepers,
 )
@@ -46,8 +47,12 @@ class Form:
         return self.taps, 3, 3
 
     def norm(self, config: VaeConfig, width: int) -> FrameNorm:
-        """The norm of `width` channels."""
-        return FrameNorm(config.groups, width, config.norm_eps * self.stream**2)
+        """A norm of `width` channels with SiLU."""
+        return FrameNormSilu(config.groups, width, self.eps(config))
+
+    def eps(self, config: VaeConfig) -> float:
+        """The norms' epsilon."""
+        return config.norm_eps * self.stream**2
 
 
 # TensorRT-RTX 1.7.1 builds every GroupNorm with an epsilon of 1e-5, whatever the graph says (see
@@ -70,8 +75,8 @@ class ResBlock(nn.Module):
             self.conv_shortcut = CausalConv3d((width_in, width), (1, 1, 1))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        y = self.conv1(self.norm1.silu(x), stream)
-        y = self.conv2(self.norm2.silu(y), stream)
+        y = self.conv1(self.norm1(x), stream)
+        y = self.conv2(self.norm2(y), stream)
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x, stream)
         return x + y
@@ -140,7 +145,9 @@ class MidBlock(nn.Module):
     def __init__(self, config: VaeConfig, form: Form, width: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(config, form, width, width) for _ in range(2))
-        self.attentions = nn.ModuleList([FrameAttention(width, form.norm(config, width))])
+        self.attentions = nn.ModuleList(
+            [FrameAttention(width, FrameNorm(config.groups, width, form.eps(config)))]
+        )
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, stream))
@@ -186,7 +193,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks[1:]:
             x = level(x, stream)
         x = self.mid_block(x, stream)
-        return self.conv_out(self.conv_norm_out.silu(x), stream)
+        return self.conv_out(self.conv_norm_out(x), stream)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self.coarse(self.fine(x, stream), stream)
@@ -232,7 +239,7 @@ class Decoder(nn.Module):
         """Half and full resolution; any number of frames."""
         for level in self.up_blocks[2:]:
             x = level(x, stream)
-        return self.conv_out(self.conv_norm_out.silu(x), stream)
+        return self.conv_out(self.conv_norm_out(x), stream)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self.fine(self.coarse(x, stream), stream)
