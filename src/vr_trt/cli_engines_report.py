@@ -129,7 +129,12 @@ def show_fusions(report: PlanReport, as_json: bool) -> None:
         print(jsonlib.dumps(report.as_json()))
         return
     rows = [
-        {"kind": kind, "kernels": count, "most frequent": report.example(kind)}
+        {
+            "kind": kind,
+            "kernels": count,
+            "MB": round(report.traffic[kind] / 1e6, 1),  # read and written, weights apart
+            "most frequent": report.example(kind),
+        }
         for kind, count in report.kinds.items()
     ]
     targets = ", ".join(report.targets) or "any"
