@@ -5,14 +5,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from vr_trt.engines.cache import Engine
 from vr_trt.engines.gate import refusal
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
 from vr_trt.runtime.canvas import Canvas
-from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
+from vr_trt.runtime.onnxruntime_session import OrtOptions
+from vr_trt.runtime.session import Session
+
+if TYPE_CHECKING:
+    from vr_trt.runtime.tensorrt_session import Gpu
 
 STAGES = ("encode_image", "generator", "decode_image")
 # The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
@@ -170,21 +174,34 @@ class Model:
             shape={"width": canvas.width, "height": canvas.height, "latents": canvas.latents},
         )
         model._open({stage: engine.plan for stage, engine in engines.items()}, options)
+        model._backends = {stage: engine.spec.backend for stage, engine in engines.items()}
         return model
 
     def _open(self, plans: Mapping[str, Path], options: OrtOptions | None) -> None:
         self._plans = plans
+        self._backends: Mapping[str, str] = {}  # of stages that do not run on ONNX Runtime
         self._options = options or OrtOptions()
-        self._sessions: dict[str, OrtSession] = {}
+        self._sessions: dict[str, Session] = {}
+        self._gpus: dict[str, Gpu] = {}  # by backend
         self.cancelled = False
 
-    def session(self, stage: str) -> OrtSession:
+    def session(self, stage: str) -> Session:
         """The session of `stage`, opened now if it is not."""
         if stage not in self._sessions:
-            self._sessions[stage] = onnxruntime_session.load(self._plans[stage], self._options)
+            self._sessions[stage] = self._load(stage)
             if self.cancelled:
                 self._sessions[stage].cancel()
         return self._sessions[stage]
+
+    def _load(self, stage: str) -> Session:
+        backend = self._backends.get(stage, "onnxruntime")
+        if backend == "onnxruntime":
+            return onnxruntime_session.load(self._plans[stage], self._options)
+        from vr_trt.runtime.tensorrt_session import TensorRtSession, open_gpu
+
+        if backend not in self._gpus:
+            self._gpus[backend] = open_gpu(backend)
+        return TensorRtSession(self._plans[stage], self._gpus[backend])
 
     def drop(self, stage: str) -> None:
         """Give back the memory of a stage that is not needed any more."""
@@ -193,6 +210,7 @@ class Model:
     def close(self) -> None:
         """Drop every session."""
         self._sessions.clear()
+        self._gpus.clear()
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""

@@ -94,6 +94,8 @@ def _share_arena() -> None:
 class OrtSession:
     """One ONNX graph; a `vr_trt.runtime.session.Session`."""
 
+    on_device = False
+
     def __init__(self, plan: Path, options: OrtOptions) -> None:
         onnxruntime.set_default_logger_severity(_SILENT)
         _share_arena()
@@ -159,10 +161,11 @@ def load(plan: Path, options: OrtOptions | None = None) -> OrtSession:
 
 
 def _on_host(value: Array | Tensor) -> Tensor:
-    """An array as a tensor of ONNX Runtime that shares its memory; a tensor as it is."""
-    if isinstance(value, np.ndarray):
-        return cast(Tensor, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-    return value
+    """A tensor of ONNX Runtime: its own as it is, an array sharing memory, another by a copy."""
+    if isinstance(value, onnxruntime.OrtValue):
+        return cast(Tensor, value)
+    array = value if isinstance(value, np.ndarray) else value.numpy()
+    return cast(Tensor, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
 
 def _shape(sizes: Sequence[int | str | None]) -> tuple[int | None, ...]:

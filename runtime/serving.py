@@ -27,7 +27,7 @@ from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 
-SESSIONS = frozenset({"onnxruntime"})  # backends that this version runs
+SESSIONS = frozenset({"onnxruntime", "tensorrt", "tensorrt-rtx"})  # backends that are run
 _MODULES = {
     "onnxruntime": "onnxruntime",
     "tensorrt-rtx": "tensorrt_rtx",

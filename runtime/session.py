@@ -36,6 +36,13 @@ class Session(Protocol):
     def outputs(self) -> Sequence[str]:
         """Names of the outputs, in the graph's order."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether outputs lie on a device: there they stay from call to call.
+
+        Otherwise an array may be bound to an output, and states are (see runtime/state_pool.py).
+        """
+
     def bind(self, name: str, value: Array | Tensor) -> None:
         """Set the input `name` of the next call, or the array that its output `name` is written to.
 

@@ -1,4 +1,4 @@
-"""The VAE's states rest in memory of our own, outside of the backend's.
+"""On the host, the VAE's states rest in memory of our own, outside of the backend's.
 
 Were they left where a call made them, the backend's free memory would lie around them in other
 pieces after every call, and its peak would creep upwards through a long run. A call writes its next
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from vr_trt.runtime.session import Array
+from vr_trt.runtime.session import Array, Tensor
 
 _Kind = tuple[tuple[int, ...], np.dtype[np.generic]]
 
@@ -26,13 +26,20 @@ class StatePool:
         free = self._free.get((shape, np.dtype(dtype)))
         return free.pop() if free else np.empty(shape, dtype)
 
-    def copy(self, array: Array) -> Array:
-        """`array` in memory of the pool."""
+    def like(self, value: Array | Tensor) -> Array:
+        """An array of any content, of the shape and type of `value`."""
+        array = value if isinstance(value, np.ndarray) else value.numpy()
+        return self.take(array.shape, array.dtype)
+
+    def copy(self, value: Array | Tensor) -> Array:
+        """`value` in memory of the pool."""
+        array = value if isinstance(value, np.ndarray) else value.numpy()
         taken = self.take(array.shape, array.dtype)
         np.copyto(taken, array)
         return taken
 
-    def give_back(self, arrays: Iterable[Array]) -> None:
-        """Arrays of `take` that nobody reads any more."""
-        for array in arrays:
-            self._free.setdefault((array.shape, array.dtype), []).append(array)
+    def give_back(self, values: Iterable[Array | Tensor]) -> None:
+        """What nobody reads any more; a backend's own tensors are not kept."""
+        for value in values:
+            if isinstance(value, np.ndarray):
+                self._free.setdefault((value.shape, value.dtype), []).append(value)

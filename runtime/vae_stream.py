@@ -32,7 +32,7 @@ class _Part:
         self._name = name
         self._source = source
         self._result = result
-        self._state: dict[str, Array] | None = None
+        self._state: dict[str, Array | Tensor] | None = None
 
     @property
     def started(self) -> bool:
@@ -42,7 +42,7 @@ class _Part:
     @property
     def state_bytes(self) -> int:
         """Bytes that are kept between two calls."""
-        return sum(array.nbytes for array in (self._state or {}).values())
+        return sum(_on_host(value).nbytes for value in (self._state or {}).values())
 
     def push(self, value: Array | Tensor) -> Tensor:
         """The next chunk: the first one starts the state, the others step it."""
@@ -50,30 +50,39 @@ class _Part:
 
     def _start(self, value: Array | Tensor) -> Tensor:
         stage = f"{self._name}_start"
-        outputs = call(self._model.session(stage), {self._source: value}, stage)
+        session = self._model.session(stage)
+        outputs = call(session, {self._source: value}, stage)
         self._model.drop(stage)
         result = outputs.pop(self._result)
         self._state = {
-            name.removeprefix(_NEXT): self._pool.copy(tensor.numpy())
+            name.removeprefix(_NEXT): tensor if session.on_device else self._pool.copy(tensor)
             for name, tensor in outputs.items()
         }
         return result
 
-    def _step(self, value: Array | Tensor, state: dict[str, Array]) -> Tensor:
-        following = {name: self._pool.take(old.shape, old.dtype) for name, old in state.items()}
-        bound: dict[str, Array | Tensor] = {self._source: value}
-        bound |= {_STATE + name: array for name, array in state.items()}
-        bound |= {_NEXT + name: array for name, array in following.items()}
+    def _step(self, value: Array | Tensor, state: dict[str, Array | Tensor]) -> Tensor:
         stage = f"{self._name}_step"
-        outputs = call(self._model.session(stage), bound, stage)
-        self._state = following
+        session = self._model.session(stage)
+        following = {} if session.on_device else {n: self._pool.like(v) for n, v in state.items()}
+        bound: dict[str, Array | Tensor] = {self._source: value}
+        bound |= {_STATE + name: old for name, old in state.items()}
+        bound |= {_NEXT + name: array for name, array in following.items()}
+        outputs = call(session, bound, stage)
+        result = outputs.pop(self._result)
+        self._state = dict(following) or {
+            name.removeprefix(_NEXT): tensor for name, tensor in outputs.items()
+        }
         self._pool.give_back(state.values())
-        return outputs[self._result]
+        return result
 
     def push_frames(self, values: Array) -> Array:
         """Chunks of one frame each, [1, C, F, H, W] in and out."""
         frames = [self.push(values[:, :, i : i + 1]).numpy() for i in range(values.shape[2])]
         return np.concatenate(frames, axis=2)
+
+
+def _on_host(value: Array | Tensor) -> Array:
+    return value if isinstance(value, np.ndarray) else value.numpy()
 
 
 class _Stream:
