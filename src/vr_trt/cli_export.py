@@ -49,6 +49,10 @@ def export(
         bool,
         typer.Option("--cut", help="The VAE's high resolutions one frame a call: less memory."),
     ] = False,
+    vae_stream: Annotated[
+        float | None,
+        typer.Option(help="What the VAE is scaled by between norms, if fp16 does not hold it."),
+    ] = None,
     generator_file: Annotated[Path | None, File] = None,
     vae_file: Annotated[Path | None, File] = None,
 ) -> None:
@@ -57,6 +61,7 @@ def export(
     from vr_trt.errors import UsageError
     from vr_trt.export.export_model import NETWORKS, ExportPlan, export_model
     from vr_trt.export.models import find_model_files
+    from vr_trt.export.vae import STREAM
 
     any_size = profile == "any"
     row = None if any_size else find_profile(profile)
@@ -72,6 +77,7 @@ def export(
         profile=row.name if row else None,
         cut=cut,
         networks=[each.value for each in network] if network else NETWORKS,
+        stream=STREAM if vae_stream is None else vae_stream,
     )
     typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
 
