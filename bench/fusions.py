@@ -10,6 +10,7 @@ write, weights apart: the convolutions' and products' own are listed as stubs.
 import argparse
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,11 +38,8 @@ def stages(dtype: torch.dtype) -> Iterator[tuple[str, Trace]]:
     """The stages to look into, by name."""
     weights = dict(random_tensors(VAE))
     for verb, fold in (("encode", fold_encoder), ("decode", fold_decoder)):
-        made = coder_stages(
-            lambda fold=fold: fold(VAE, weights, VIDEO, dtype),
-            lambda fold=fold: fold(VAE, weights, IMAGE, dtype),
-            CODER_SHAPE,
-        )
+        video = partial(fold, VAE, weights, VIDEO, dtype)
+        made = coder_stages(video, partial(fold, VAE, weights, IMAGE, dtype), CODER_SHAPE)
         yield f"{verb}_step", next(stage for stage in made if stage.name == f"{verb}_step")
     sizes = {"heads": HEADS, "head_width": HEAD_WIDTH, "layers": LAYERS, "text_width": TEXT_WIDTH}
     width = HEADS * HEAD_WIDTH
