@@ -6,7 +6,7 @@ one after the other, so that the peak is the largest one's memory.
 
 import json
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from vr_trt.export.onnx_graph import Trace, describe, trace
 from vr_trt.export.onnx_weights import SharedWeights
 from vr_trt.export.quantise import quantise
 from vr_trt.export.stages import StageShape, coder_stages, generator_stages
-from vr_trt.export.vae import IMAGE, VIDEO
+from vr_trt.export.vae import IMAGE, STREAM, VIDEO
 from vr_trt.export.weights_hashes import hash_file
 
 Precision = Literal["fp32", "fp16", "bf16", "fp8"]
@@ -51,8 +51,11 @@ class ExportPlan:
     cut: bool = False  # the VAE's high resolutions as stages of their own, one frame a call
     calibration: Path | None = None  # for fp8, if not the one beside the weights
     embed: bool = False  # for ONNX Runtime on a CPU: its attention, weights stored in fp16
+    stream: float = STREAM  # of the VAE's `Form`, for weights that fp16 would not hold
 
     def __post_init__(self) -> None:
+        if not 0 < self.stream < float("inf"):
+            raise UsageError(f"the VAE cannot be scaled by {self.stream}: give a positive number")
         if self.precision not in DTYPES:
             raise UsageError(
                 f"unknown precision {self.precision!r}: choose one of {', '.join(DTYPES)}"
@@ -157,8 +160,8 @@ def _stages(plan: ExportPlan, network: str) -> Iterator[Trace]:
     weights = config.load_vae()
     fold = fold_encoder if network == "encoder" else fold_decoder
     yield from coder_stages(
-        lambda: fold(config.vae, weights, VIDEO, dtype),
-        lambda: fold(config.vae, weights, IMAGE, dtype),
+        lambda: fold(config.vae, weights, replace(VIDEO, stream=plan.stream), dtype),
+        lambda: fold(config.vae, weights, replace(IMAGE, stream=plan.stream), dtype),
         plan.shape,
         cut=plan.cut,
     )

@@ -59,6 +59,10 @@ def export(
             exists=True, dir_okay=False, help="For fp8, if not the table beside the weights."
         ),
     ] = None,
+    vae_stream: Annotated[
+        float | None,
+        typer.Option(help="What the VAE is scaled by between norms, if fp16 does not hold it."),
+    ] = None,
     generator_file: Annotated[Path | None, File] = None,
     vae_file: Annotated[Path | None, File] = None,
 ) -> None:
@@ -66,6 +70,7 @@ def export(
     from vr_trt.engines.profiles import find_profile
     from vr_trt.export.export_model import NETWORKS, ExportPlan, export_model
     from vr_trt.export.models import find_model_files
+    from vr_trt.export.vae import STREAM
 
     any_size = profile == "any"
     row = None if any_size else find_profile(profile)
@@ -80,6 +85,7 @@ def export(
         cut=cut if cut is not None else row is not None and row.cut,
         calibration=calibration,
         networks=[each.value for each in network] if network else NETWORKS,
+        stream=STREAM if vae_stream is None else vae_stream,
     )
     typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
 

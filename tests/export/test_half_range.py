@@ -9,10 +9,12 @@ import onnxruntime
 import pytest
 import torch
 from tests.networks import GOLDEN_VAE, golden_tensors, normal
-from tests.tiny_model import TEXT, TINY_3B
+from tests.tiny_model import TEXT, TINY_3B, make_tiny_model
 from torch import Tensor
 
+from vr_trt.errors import UsageError
 from vr_trt.export.causal import Stream
+from vr_trt.export.export_model import ExportPlan
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder
 from vr_trt.export.golden import relative_rms
@@ -110,6 +112,12 @@ def test_what_overflows_between_norms_is_scaled_until_it_fits(tmp_path: Path) ->
 def test_the_stream_that_fits(largest: float, fitting: float) -> None:
     assert fitting_stream(largest, STREAM) == fitting
     assert fitting_stream(largest * fitting / STREAM, fitting) == fitting
+
+
+@pytest.mark.parametrize("stream", [0.0, -1.0, float("inf"), float("nan")])
+def test_no_other_stream_is_exported(stream: float, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scaled by .* give a positive number"):
+        ExportPlan(model=make_tiny_model(tmp_path), stream=stream)
 
 
 @pytest.mark.parametrize("dtype", [FP16, torch.bfloat16], ids=["fp16", "bf16"])
