@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.child import Moment, lines, resident_bytes
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from vr_trt.export.calibration_table import Calibration
     from vr_trt.export.models import ModelFiles
 
 NETWORKS = ("encoder", "generator", "decoder")
@@ -65,18 +66,18 @@ def weights_hashes(export: Export) -> dict[str, str]:
     return _model_files(export).sha256()
 
 
-def calibration_key(export: Export) -> dict[str, Any]:
-    """What decides an export in fp8 beside the weights: the calibration, and the gate's verdict.
+def calibration_of(export: Export) -> "Calibration | None":
+    """What an export in fp8 stands on beside the weights; None for other precisions.
 
-    ModelError where there is no calibration of these weights; nothing for other precisions.
+    ModelError where there is no calibration of these weights.
     """
     if export.precision != "fp8" or "generator" not in export.networks:
-        return {}
+        return None
     from vr_trt.export.calibration_table import find_calibration
 
     files = _model_files(export)
     weights = files.sha256()[files.generator_file.name]
-    return {"fp8": find_calibration(files.generator_file, weights).as_json()}
+    return find_calibration(files.generator_file, weights)
 
 
 def _model_files(export: Export) -> "ModelFiles":

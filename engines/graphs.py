@@ -124,7 +124,7 @@ def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs 
     place = graph_store(cache).path(source.name)
     if not (place / MANIFEST).is_file():
         return None
-    return _graphs(request, place, _read_manifest(place))
+    return replace(_graphs(request, place, _read_manifest(place)), gate=source.gate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +133,7 @@ class _Source:
 
     name: str
     make: Callable[[Path], None]
+    gate: Mapping[str, Any] | None = None  # of fp8, as it is now: it may come after the graphs
 
 
 def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | _Source:
@@ -205,7 +206,7 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
             if stage in (request.stages or manifest["stages"])
         },
         seconds=manifest.get("seconds", 0.0),
-        gate=manifest.get("fp8", {}).get("gate"),
+        gate=_gate(manifest),
     )
 
 
@@ -217,6 +218,11 @@ def is_cut(stages: Iterable[str]) -> bool:
 def is_generator_only(stages: Iterable[str]) -> bool:
     """Whether no stage is the VAE's."""
     return not {*stages} - {*NETWORK_STAGES["generator"]}
+
+
+def _gate(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    fp8 = manifest.get("fp8")
+    return fp8.get("gate") if isinstance(fp8, dict) else None
 
 
 def _check_canvas(wanted: Canvas, folder: Path, shape: Mapping[str, int]) -> None:
@@ -258,7 +264,8 @@ def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) ->
         made = {**manifest, "shape": asdict(request.canvas), "stages": stages, "sha256": files}
         _write_manifest(folder, made)
 
-    return _Source(name=_name(request, manifest["model"], manifest["precision"], key), make=make)
+    name = _name(request, manifest["model"], manifest["precision"], key)
+    return _Source(name=name, make=make, gate=_gate(manifest))
 
 
 def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source:
@@ -285,11 +292,14 @@ def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source
         "cut": cut,
         "networks": networks,
         "exporter": exporter_fingerprint(),
-        **export_process.calibration_key(wanted),
     }
+    calibration = export_process.calibration_of(wanted)
+    if calibration:
+        key["calibration"] = calibration.sha256
     return _Source(
         name=_name(request, request.model, precision, key),
         make=lambda folder: export_process.export_in_process(wanted, folder, watch),
+        gate=calibration.gate if calibration else None,
     )
 
 
@@ -305,7 +315,8 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
     place = store.path(source.name)
     if (place / MANIFEST).is_file():
         try:
-            return _graphs(request, place, _read_manifest(place))
+            found = _graphs(request, place, _read_manifest(place))
+            return replace(found, gate=source.gate)
         except ModelError:  # damaged: it is ours to make again
             shutil.rmtree(place, ignore_errors=True)
     start = time.monotonic()
@@ -313,9 +324,10 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
         if not (place / MANIFEST).is_file():
             with store.publishing(source.name) as folder, writing(store.root):
                 source.make(folder)
-                made = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
-                _write_manifest(folder, made)
-    return replace(_graphs(request, place, _read_manifest(place)), is_new=True)
+                whole = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
+                _write_manifest(folder, whole)
+    made = _graphs(request, place, _read_manifest(place))
+    return replace(made, is_new=True, gate=source.gate)
 
 
 def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Every scale is a power of two. A float loses little by that (the steps between i
 them), and the same graph then gives the same numbers in fp16, bf16 and fp32: scaling is exact.
 
 A weight's scale has two parts, one for the whole and a factor for each output channel, because
-TensorRT takes only a scale of the whole into its product. A scale by channel it applies to the
+TensorRT-RTX takes only a scale of the whole into its product. A scale by channel it applies to the
 product's fp16 result, which overflows before it is scaled: products of values up to 448 add up.
 
 Dimension key: N output channels, K input channels.

@@ -27,6 +27,7 @@ from vr_trt.export.fp8_network import input_name
 E4M3 = ir.DataType.FLOAT8E4M3FN
 _LINEAR = "folded.blocks."  # what weights of blocks are called in a graph
 _TEXT = "folded.text"  # [L, C]
+_PATCH_IN = "folded.patch_in.weight"
 
 
 def quantise(model: ir.Model, table: CalibrationTable) -> int:
@@ -37,6 +38,7 @@ def quantise(model: ir.Model, table: CalibrationTable) -> int:
     graph = model.graph
     if _TEXT not in graph.initializers:
         raise ModelError(f"{graph.name} is no generator's graph: it has no {_TEXT}")
+    _check_tokens(graph)
     made = _Pass(graph, table, int(graph.initializers[_TEXT].shape[0]))  # type: ignore[index,arg-type]
     count = sum(made.linear(node) for node in list(graph))
     for name, value in list(graph.initializers.items()):
@@ -121,6 +123,19 @@ class _Pass:
         inputs = [values, self._scale(exponent, dtype)]
         wide = _before(node, "DequantizeLinear", inputs, weight, dtype, f"{stem}/weight")
         return wide, kept
+
+
+def _check_tokens(graph: ir.Graph) -> None:
+    """ModelError if video and text have as many tokens: their inputs could not be told apart."""
+    tokens = graph.initializers[_TEXT].shape[0]  # type: ignore[index]
+    for node in graph:
+        if [value.name for value in node.inputs[1:2] if value] == [_PATCH_IN]:
+            rows = node.outputs[0].shape
+            if rows is not None and rows[0] == tokens:
+                raise ModelError(
+                    f"{graph.name} has {tokens} tokens of video, as many as the text has: choose "
+                    "another size for fp8"
+                )
 
 
 def _linear_of(node: ir.Node) -> str | None:

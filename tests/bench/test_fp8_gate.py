@@ -7,12 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vr_trt.bench import fp8_gate
 from vr_trt.bench.clip_windows import ClipWindow, clip_windows
 from vr_trt.bench.demo_clip import make
 from vr_trt.bench.demo_scene import Scene
-from vr_trt.bench.fp8_gate import EXACT, CalibrationRequest, _db, calibrate_and_judge, judge
+from vr_trt.bench.fp8_gate import (
+    EXACT,
+    Calibrated,
+    CalibrationRequest,
+    _db,
+    calibrate_and_judge,
+    judge,
+)
 from vr_trt.cli import exit_code
-from vr_trt.engines.gate import Gate, refusal
+from vr_trt.engines.gate import Gate, Score, Window, refusal
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import UsageError
 from vr_trt.export.calibration_table import CalibrationTable, gate_path
@@ -92,11 +100,36 @@ def test_a_calibration_of_nano_passes_and_a_bad_one_does_not(
     assert not verdict.passed and verdict.frames.fp8 < verdict.frames.other_seed
 
 
-@pytest.mark.slow
-def test_one_window_is_not_enough(
-    clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "t.fp8.json"
-    assert exit_code(["calibrate", str(clip), "--out", str(out)]) == 2
-    assert "one window to calibrate on and none to judge" in capfd.readouterr().err
-    assert not out.exists()
+@pytest.mark.parametrize(("fp8", "code"), [(50.0, 0), (40.0, 3)])
+def test_the_command_says_whether_fp8_is_offered(
+    fp8: float, code: int, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    score = Score(fp8=fp8, other_seed=41.0)
+    window = Window(clip=clip.name, first_latent=3, generator=score, frames=score)
+    gate = Gate(model="nano", calibration="ab" * 32, recipe=1, windows=(window,))
+
+    def calibrated(request: CalibrationRequest, said: object) -> Calibrated:
+        assert (request.clips, request.method, request.windows) == ([clip], "mse", 2)
+        assert request.path == tmp_path / "t.json" and request.files.name == "nano"
+        return Calibrated(table=request.path, gate=gate, study={})
+
+    monkeypatch.setattr(fp8_gate, "calibrate_and_judge", calibrated)
+    options = ["--out", str(tmp_path / "t.json"), "--method", "mse", "--windows", "2"]
+    assert exit_code(["calibrate", str(clip), *options]) == code
+    shown = capfd.readouterr()
+    assert shown.out.strip() == str(tmp_path / "t.json")
+    assert ("fp8 of nano is not offered, gate failed" in shown.err) == bool(code)
+
+
+def test_one_window_is_not_enough(clip: Path, tmp_path: Path) -> None:
+    request = CalibrationRequest(
+        files=find_model_files("nano"),
+        profile=replace(SMALL, window=21),  # the clip's 22 frames
+        clips=[clip],
+        table=tmp_path / "t.json",
+        wide=find_model("nano"),
+    )
+    with pytest.raises(UsageError, match="one window to calibrate on and none to judge"):
+        calibrate_and_judge(request)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Engines in fp8 and bf16: really built of small generators, marked, and refused where they cannot be."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +11,15 @@ import pytest
 from tests.networks import normal
 from tests.tiny_model import TEXT, TinyModel, make_tiny_model
 
+from vr_trt.engines import export_process
 from vr_trt.engines.build import BuildRequest, build_engines
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.gate import Gate, Score, Window
 from vr_trt.engines.plan_report import report_plan
 from vr_trt.errors import ModelError
+from vr_trt.export import models
 from vr_trt.export.calibrate import Sample, amax_of, observe
-from vr_trt.export.calibration_table import CalibrationTable, table_path
+from vr_trt.export.calibration_table import CalibrationTable, gate_path, table_path
 from vr_trt.export.config import generator_3b_style
 from vr_trt.export.export_model import ExportPlan, export_model
 from vr_trt.export.fold_generator import fold_generator
@@ -143,6 +146,30 @@ def test_engines_are_marked_with_the_gate_s_verdict(
         assert outcome.action == action and outcome.engine.about.gate == gate
         said.append(type(outcome.engine).read(outcome.engine.folder).refusal)
     assert "never measured" in said[0] and said[1] == "" and "40.0 dB" in said[2]
+
+
+def test_a_verdict_needs_no_new_graphs(
+    small: Callable[[str], Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that is exported for the build, from weights with a table beside them."""
+    model = small("fp16").model
+    monkeypatch.setattr(models, "find_model_files", lambda *given: model)
+    exports = []
+
+    def export(wanted: export_process.Export, folder: Path, watch: object) -> None:
+        exports.append(wanted.precision)
+        shutil.copytree(small("fp16").fp8, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(export_process, "export_in_process", export)
+    asked_for = asked(Path("nano"), "onnxruntime", precision="fp8")
+    first = build_engines(asked_for, None, tmp_path / "cache")[0]
+    assert first.action == "built" and "never measured" in first.engine.refusal
+    table = table_path(model.generator_file)
+    gate = {**verdict(50.0), "calibration": hash_file(table)}
+    gate_path(table).write_text(json.dumps(gate))
+    second = build_engines(asked_for, None, tmp_path / "cache")[0]
+    assert second.action == "found" and second.engine.refusal == "" and exports == ["fp8"]
+    gate_path(table).unlink()
 
 
 def test_bf16_is_not_for_the_cpu(small: Callable[[str], Small], tmp_path: Path) -> None:

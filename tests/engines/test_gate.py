@@ -13,8 +13,11 @@ from tests.engine_graphs import make_spec
 
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.choose import Wish, choose
-from vr_trt.engines.gate import Gate, Score, Window, refusal
+from vr_trt.engines.gate import AIM, Gate, Score, Window, refusal
+from vr_trt.export.calibration_table import find_calibration
+from vr_trt.export.models import find_model_files
 
+RESULTS = Path(__file__).parents[2] / "bench/results/cpu-fp8-gate.json"
 WIDE = Canvas(width=1280, height=720, latents=6, step=1)
 
 
@@ -122,3 +125,12 @@ def test_engines_that_did_not_pass_are_not_offered(verdict: dict[str, Any] | Non
 def test_other_precisions_need_no_gate() -> None:
     half = replace(engines(None)[0], spec=make_spec(precision="bf16"))
     assert half.refusal == ""
+
+
+def test_nano_s_own_calibration_passed() -> None:
+    """Fails when nano gets other weights: then it is calibrated and judged anew."""
+    files = find_model_files("nano")
+    found = find_calibration(files.generator_file, files.sha256()[files.generator_file.name])
+    assert refusal(found.gate, "nano") == ""
+    measured = json.loads(RESULTS.read_text())["gate"]
+    assert measured == found.gate and Gate.from_json(measured).frames.fp8 > AIM

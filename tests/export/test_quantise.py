@@ -271,6 +271,14 @@ def test_another_graph_is_refused(case: Case) -> None:
         quantise(model, case.table)
 
 
+def test_video_and_text_of_one_length_are_refused(case: Case) -> None:
+    model = ir.load(case.wide.folder / "generator_image.onnx")  # 6 tokens of video
+    text = model.graph.initializers["folded.text"]
+    text.shape = ir.Shape([6, 16])
+    with pytest.raises(ModelError, match="generator_image has 6 tokens of video, as many as"):
+        quantise(model, case.table)
+
+
 def test_scales_follow_the_table(case: Case) -> None:
     model = case.fp8.model("generator")
     made = {node.name: node for node in model.graph.node}
