@@ -125,6 +125,12 @@ def test_graphs_that_are_too_small_are_refused(film: Path, folder: Path) -> None
         restorer.restore(film)
 
 
+def test_graphs_in_fp8_without_a_verdict_are_refused(folder: Path) -> None:
+    write_manifest(folder, precision="fp8", fp8={"gate": None})
+    with pytest.raises(ModelError, match="has not passed its gate, which was never measured"):
+        Restorer(model=str(folder), profile="360p")
+
+
 def test_what_a_quick_backend_can_build_is_built(
     film: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
