@@ -203,7 +203,7 @@ def test_wrong_choices(choice: dict[str, Any], kind: type[Exception], says: str)
         (["--backend", "quantum"], 2, "unknown backend 'quantum'"),
         (["--precision", "int3"], 2, "unknown precision 'int3'"),
         (["--precision", "bf16"], 3, "no bf16 on the CPU"),
-        (["--precision", "fp16"], 3, "its own graphs are fp32"),
+        (["--precision", "fp16"], 3, "--backend onnxruntime --precision fp16`"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "plan"])
