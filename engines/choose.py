@@ -115,7 +115,9 @@ def _area(canvas: Canvas) -> int:
 
 def _remedy(wish: Wish, sets: dict[Canvas, tuple[Engine, ...]]) -> str:
     there = ", ".join(str(canvas) for canvas in sets) or "none"
+    precision = f" --precision {wish.precision}" if wish.precision else ""
     return (
         f"no {wish.backend} engines of {wish.model} hold {wish.canvas} (built: {there}): "
-        f"`vr-trt engines build --model {wish.model} --size {wish.canvas} --backend {wish.backend}`"
+        f"`vr-trt engines build --model {wish.model} --size {wish.canvas} --backend {wish.backend}"
+        f"{precision}`"
     )

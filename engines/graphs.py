@@ -150,6 +150,8 @@ def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | 
             f"{shipped} holds {manifest['precision']} graphs, not {request.precision}: export the "
             f"model with --precision {request.precision}"
         )
+    if not is_generator_only(manifest["stages"]):
+        _check_stages(request.stages, is_cut(manifest["stages"]))
     if manifest["shape"] is None:
         return _fixed(request, shipped, manifest)
     return _graphs(request, shipped, manifest)

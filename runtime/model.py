@@ -11,7 +11,6 @@ from vr_trt.engines.cache import Engine
 from vr_trt.engines.gate import refusal
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
-from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.session import Session
 
@@ -111,25 +110,6 @@ def find_model(name: str) -> Path:
     raise UsageError(
         f"unknown model {name!r}: choose one of {', '.join(KNOWN_MODELS)}, or a model's folder"
     )
-
-
-def check_shape(manifest: Manifest, canvas: Canvas, window_latents: int) -> None:
-    """ModelError if the model's graphs are for one shape and it is not this run's."""
-    if manifest.shape is None:
-        return
-    built = dict(manifest.shape)
-    if window_latents == 1 and "generator_image" in manifest.stages:
-        built["latents"] = 1
-    needed = {"width": canvas.padded_w, "height": canvas.padded_h, "latents": window_latents}
-    if any(built.get(name) != size for name, size in needed.items()):
-        raise ModelError(
-            f"{manifest.model} was exported for {_sizes(built)} and this run needs "
-            f"{_sizes(needed)}: export it with the profile and shape of this input"
-        )
-
-
-def _sizes(shape: Mapping[str, int]) -> str:
-    return f"{shape.get('width')}x{shape.get('height')}, {shape.get('latents')} latents"
 
 
 class Model:

@@ -218,10 +218,11 @@ def _asked(wanted: Wanted, folder: Path | None, sizes: Canvas, picture: bool) ->
 
 def _own(manifest: Manifest, canvas: Built, picture: bool) -> OwnGraphs:
     """The model's own graphs; those of one size step as they do, whatever the profile says."""
-    if manifest.shape is None:
-        return OwnGraphs(precision=manifest.precision, canvas=None)
-    shape = dict(manifest.shape)
-    if picture and "generator_image" in manifest.stages:
-        shape["latents"] = canvas.latents  # it has a generator of its own
-    fixed = replace(canvas, width=shape["width"], height=shape["height"], latents=shape["latents"])
+    fixed = None
+    if manifest.shape is not None:
+        shape = dict(manifest.shape)
+        if picture and "generator_image" in manifest.stages:
+            shape["latents"] = canvas.latents  # it has a generator of its own
+        names = ("width", "height", "latents")
+        fixed = replace(canvas, **{name: shape[name] for name in names})
     return OwnGraphs(precision=manifest.precision, canvas=fixed)

@@ -116,8 +116,7 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "generator_windows": plan.windows,
         "peak_mib": _mib(plan.peak_bytes),
         "available_mib": _mib(plan.available_bytes),
-        "card_mib": _mib(plan.serving.card.needed) if plan.serving.card else None,
-        "card_usable_mib": _mib(plan.serving.card.usable) if plan.serving.card else None,
+        **_card(plan),
         "fits": plan.fits,
         "notes": [*plan.serving.remarks, *source.guesses],
     }
@@ -129,6 +128,14 @@ def show_plan(plan: "Plan", json: bool) -> None:
         text = "; ".join(value) if isinstance(value, list) else str(value)
         table.add_row(name.replace("_", " "), Text("unknown" if value is None else text))
     Console().print(table)
+
+
+def _card(plan: "Plan") -> dict[str, int | None]:
+    """The card's memory, where the run would be on one."""
+    card = plan.serving.card
+    if card is None:
+        return {}
+    return {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
 
 
 def show_profiles(json: bool) -> None:

@@ -48,35 +48,37 @@ def name_of(row: dict[str, Any]) -> str:
 def test_the_law_is_never_below_the_log(row: dict[str, Any]) -> None:
     """And not far above it.
 
-    Activations: at most 0.1 % less than the log; at most 2 % more for the stages that decide, 43 %
-    for other stages of the VAE, 60 % for generators, whose plans get leaner above 720p. Weights:
-    within 1 % and some constants.
+    Activations: at most 0.1 % less than the log; at most 5 % more for the stages that decide, 15 %
+    for others. Weights: within 1 % and some constants.
     """
     needs = stage_needs(network_of(row), row["stage"], canvas_of(row), row["precision"])
     generator = row["stage"].startswith("generator")
     ratio = needs.activations / row["device_bytes"]
-    assert 0.999 <= ratio <= (1.6 if generator else 1.43)
+    assert 0.999 <= ratio <= 1.15
     if row["stage"] in DECIDING:
-        assert ratio <= 1.02
+        assert ratio <= 1.05
     # The library folds some constants of the picture's size in.
     more = (35 if generator else 15) * row["width"] * row["height"]
     assert abs(needs.weights - row["weight_bytes"]) <= 0.01 * row["weight_bytes"] + more
 
 
-def test_the_rows_are_of_several_sizes_and_both_chips() -> None:
-    profiles = {row["profile"] for row in ROWS if row["stage"] == "decode_fine_step"}
-    assert {"360p", "720p", "1080p"} <= profiles
-    assert {row["sm"] for row in ROWS} == {89, 120}
+def test_the_rows_are_of_several_sizes() -> None:
+    for stage in ("decode_fine_step", "generator"):
+        assert len({row["profile"] for row in ROWS if row["stage"] == stage}) >= 2
 
 
 def test_both_chips_get_the_same_plan_of_memory() -> None:
-    ada = {key(row): row["device_bytes"] for row in ROWS if row["sm"] == 89}
-    blackwell = {key(row): row["device_bytes"] for row in ROWS if row["sm"] == 120}
-    assert blackwell and all(ada[which] == size for which, size in blackwell.items())
-
-
-def key(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["network"], row["stage"], row["profile"], row["precision"]
+    parts = json.loads((RESULTS / "cpu-full-size.json").read_text())["parts"]
+    seen = 0
+    for part in parts:
+        found = {
+            sm: {b["stage"]: b["activation_mb"] for b in part["builds"] if b["sm"] == sm}
+            for sm in (89, 120)
+        }
+        if found[120]:
+            assert found[89] == found[120]
+            seen += len(found[120])
+    assert seen > 5
 
 
 def test_the_full_generators_activations_are_those_of_three_blocks_or_less() -> None:
@@ -113,7 +115,7 @@ def test_halves_have_the_states_and_weights_of_the_whole() -> None:
         )
         assert whole.state_in == fine.state_in + coarse.state_in
         assert whole.weights == fine.weights + coarse.weights
-        assert max(fine.activations, coarse.activations) < whole.activations / 2
+        assert max(fine.activations, coarse.activations) < 0.65 * whole.activations
 
 
 def test_precision_counts_by_its_bytes() -> None:
@@ -135,7 +137,7 @@ def test_attention_of_large_pictures_is_the_fullest_moment() -> None:
     needs = stage_needs(network, "decode_coarse_step", FULL_HD, "fp16")
     scores = score_elements("decode_coarse_step", FULL_HD)
     assert scores == (136 * 240) ** 2
-    assert needs.activations == 2 * (2 * scores + 49 * 1920 * 1088)
+    assert needs.activations == 2 * (2 * scores + 65 * 1920 * 1088)
 
 
 def test_a_step_of_two_latents_holds_twice_as_much() -> None:

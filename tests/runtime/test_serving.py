@@ -125,6 +125,12 @@ def test_graphs_that_are_too_small_are_refused(film: Path, folder: Path) -> None
         restorer.restore(film)
 
 
+def test_graphs_in_fp8_without_a_verdict_are_refused(folder: Path) -> None:
+    write_manifest(folder, precision="fp8", fp8={"gate": None})
+    with pytest.raises(ModelError, match="has not passed its gate, which was never measured"):
+        Restorer(model=str(folder), profile="360p")
+
+
 def test_what_a_quick_backend_can_build_is_built(
     film: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +203,7 @@ def test_wrong_choices(choice: dict[str, Any], kind: type[Exception], says: str)
         (["--backend", "quantum"], 2, "unknown backend 'quantum'"),
         (["--precision", "int3"], 2, "unknown precision 'int3'"),
         (["--precision", "bf16"], 3, "no bf16 on the CPU"),
-        (["--precision", "fp16"], 3, "its own graphs are fp32"),
+        (["--precision", "fp16"], 3, "--backend onnxruntime --precision fp16`"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "plan"])
