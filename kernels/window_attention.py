@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
+from vr_trt.kernels.aot import Compiled, compile_for
+from vr_trt.kernels.checks import check_tensor
 from vr_trt.kernels.tuning import capability_of, tuned
 from vr_trt.kernels.window_tables import WindowSpec, packed_windows, rotary_rows
 
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 EPS = 1e-5
 _LARGEST_GRID = 65535  # programs along a launch's second axis
-_ALIGNED = 16  # bytes: rows are read so many at a time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -348,6 +349,23 @@ def window_attention(
     return buffers.video_out, buffers.text_out
 
 
+def compile_attention(
+    kind: str, heads: int, head_width: int, chip: int, text_parts: int = 3
+) -> Compiled:
+    """The attention kernel of dtype `kind` ("fp16", "bf16") as it is tuned for `chip`, ahead of time.
+
+    ModelError where Triton is missing or nothing is tuned.
+    """
+    tensors = ("video", "text", "keys", "video_weight", "text_weight", "video_out", "text_out")
+    signature = dict.fromkeys(tensors, f"*{kind}:16") | {"N": "i32", "L": "i32"}
+    signature |= dict.fromkeys(("cos", "sin"), "*fp32:16")
+    signature |= dict.fromkeys(("index", "tiles"), "*i32:16")
+    shape = {"H": heads, "D": head_width, "TEXT_PARTS": text_parts, "EPS": EPS}
+    sizes = tuned("window_attention", chip, head_width=head_width)
+    constants = {"SCALE": log2(e) / sqrt(head_width), **shape, **sizes}
+    return compile_for(window_attention_kernel, signature, constants, chip)
+
+
 def _check(
     video: "Tensor", text: "Tensor", norm: QkNorm, plan: WindowPlan, buffers: AttentionBuffers
 ) -> None:
@@ -374,16 +392,5 @@ def _check(
         },
     }
     for name, (tensor, shape) in wanted.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"window_attention: {name} is {tuple(tensor.shape)}, not {shape}")
-        if tensor.dtype != video.dtype or tensor.device != plan.index.device:
-            raise ValueError(
-                f"window_attention: {name} is {tensor.dtype} on {tensor.device}, "
-                f"not {video.dtype} on {plan.index.device} as the plan and the video"
-            )
-        if not tensor.is_contiguous():
-            raise ValueError(f"window_attention: {name} lies with strides {tensor.stride()}")
-        if tensor.data_ptr() % _ALIGNED:
-            raise ValueError(f"window_attention: {name} does not start at a multiple of 16 bytes")
+        if tensor is not None:
+            check_tensor(f"window_attention: {name}", tensor, shape, video.dtype, plan.index.device)

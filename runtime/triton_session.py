@@ -7,12 +7,14 @@ without a graph: that is for tests. The graph has not been executed by us yet: n
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.triton_plan import open_stage
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
 from vr_trt.runtime.session import Array, Tensor
 
@@ -128,3 +130,10 @@ class TritonSession:
                 f"{self._name} does not fit on the GPU: choose a smaller profile ({error})"
             ) from None
         return graph
+
+
+def load(plan: Path, device: str = "cuda") -> TritonSession:
+    """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("the triton backend needs an NVIDIA GPU and there is none here")
+    return TritonSession(open_stage(plan, torch.device(device)), plan.stem)

@@ -1,6 +1,7 @@
 """The generator on our kernels against the folded network in PyTorch; see kernel_runs."""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from tests.networks import (
 from torch import Tensor
 
 from vr_trt.engines.triton_generator import TritonGenerator
+from vr_trt.engines.triton_plan import TritonPlan, write_plan
 from vr_trt.errors import ModelError
 from vr_trt.export.config import GeneratorConfig, generator_3b_style, generator_7b_style
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.export.golden import relative_rms
+from vr_trt.runtime.session import call
+from vr_trt.runtime.triton_session import load
 
 CONFIGS = {
     "3b": generator_3b_style(
@@ -115,3 +119,18 @@ def test_heads_without_a_kernel_are_refused() -> None:
     config = generator_7b_style(width=40, heads=5, head_width=26, layers=2, text_width=9)
     with pytest.raises(ModelError, match="not 26: choose another --backend"):
         TritonGenerator(folded(config, torch.float16), (1, 2, 2))
+
+
+def test_a_plan_runs_as_the_network_it_was_made_from(tmp_path: Path) -> None:
+    config, grid = CONFIGS["3b"], (2, 1, 3)
+    network, (noise, latent) = folded(config, torch.float16), latents(grid)
+    plan = TritonPlan(
+        stage="generator", config=config, latent=tuple(noise.shape), state=network.state_dict()
+    )
+    write_plan(plan, tmp_path / "plan")
+    session = load(tmp_path / "plan", DEVICE)
+    assert dict(session.inputs) == {"noise": noise.shape, "latent": noise.shape}
+    given = {"noise": noise.cpu().numpy(), "latent": latent.cpu().numpy()}
+    ours = call(session, given)["restored"].numpy()
+    wanted = restored(TritonGenerator(network, grid), noise, latent)
+    assert torch.equal(torch.from_numpy(ours).to(DEVICE), wanted)

@@ -55,7 +55,7 @@ X = torch.zeros(4, 8)
         ((X.double(),), "float64"),
         ((X[0],), r"\[N, C\]"),
         ((torch.zeros(1, 20000),), "16384 columns"),
-        ((X, X.half()), r"\(4, 8\) torch.float16 on cpu beside x"),
+        ((X, X.half()), "y is torch.float16 on cpu, not torch.float32 on cpu"),
         ((X, X[:2]), r"\(2, 8\)"),
         ((X, X.t().contiguous().t()), "strides"),
         ((X, None, X[0]), "gate without anything"),
