@@ -8,19 +8,18 @@ window and the text. Source: network spec §4.1. Three launches:
 3. `window_mean_kernel`: the text's mean over windows, in a fixed order, so without atomics.
 
 Why keys first, and not inside 2: a window has S = 868 at 21 frames of 720p, seven blocks of 128
-queries, and each would prepare all of the window's keys anew. For 128 keys of width 128 that is
-about 12 operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's 128 lanes, beside
-2048 cycles of matrix products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs
-at 4.3 TB/s, where the products of a layer take 390 µs at 500 TFLOP/s. A query belongs to one block
-only: queries are prepared inside 2, and their 220 MB are saved.
+queries, and each would prepare all of its keys anew. For 128 keys of width 128 that is about 12
+operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's lanes, beside 2048 cycles of
+matrix products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs at 4.3 TB/s,
+where a layer's products take 390 µs at 500 TFLOP/s. A query belongs to one block: it is prepared in 2.
 
 Pairs that rotate are halves (j, j + D / 2), as folding orders them. 3B and 7B differ in tables only.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import e, log2, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
@@ -50,11 +49,11 @@ class QkNorm:
 
     def to(self, device: "torch.device", dtype: "torch.dtype") -> "QkNorm":
         """The same weights, elsewhere or of another kind."""
-        text_q = None if self.text_q is None else self.text_q.to(device, dtype)
-        video_q, video_k, text_k = (
-            x.to(device, dtype) for x in (self.video_q, self.video_k, self.text_k)
+        names = ("video_q", "video_k", "text_k", "text_q")
+        weights: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{k: w.to(device, dtype) for k, w in weights.items() if w is not None}
         )
-        return QkNorm(video_q=video_q, video_k=video_k, text_k=text_k, text_q=text_q, eps=self.eps)
 
 
 def window_attention_reference(
@@ -122,8 +121,12 @@ def rotated_keys_kernel(  # type: ignore[no-untyped-def]
     D: tl.constexpr,
     TEXT_PARTS: tl.constexpr,
     ROWS: tl.constexpr,
+    HEADS: tl.constexpr,
 ):
-    """Each program: ROWS rows of the video, or of the text, all heads; it reads its angles once."""
+    """Each program: ROWS rows of the video, or of the text, and HEADS heads of each.
+
+    Without a loop: its loads could not be issued before the stores of the pass before.
+    """
     HALF: tl.constexpr = D // 2
     half = tl.arange(0, HALF)[None, :]
     block = tl.program_id(0) * ROWS
@@ -140,22 +143,23 @@ def rotated_keys_kernel(  # type: ignore[no-untyped-def]
         weight = video_weight
         source = video + H * D
     stride = tl.where(of_text, TEXT_PARTS * H * D, 3 * H * D)
-    row = (block + tl.arange(0, ROWS)).to(tl.int64)[:, None]
-    inside = row < rows
+    vector = tl.arange(0, ROWS * HEADS)[:, None]
+    row = (block + vector // HEADS).to(tl.int64)
+    head = tl.program_id(1) * HEADS + vector % HEADS
+    inside = (row < rows) & (head < H)
+    here = source + row * stride + head * D + half
+    a = tl.load(here, mask=inside, other=0.0)
+    b = tl.load(here + HALF, mask=inside, other=0.0)
     angle = (before + row) * HALF + half
     c, s = (
         tl.load(cos + angle, mask=inside, other=0.0),
         tl.load(sin + angle, mask=inside, other=0.0),
     )
     weight_a, weight_b = tl.load(weight + half), tl.load(weight + HALF + half)
-    for head in range(H):
-        here = source + row * stride + head * D + half
-        a = tl.load(here, mask=inside, other=0.0)
-        b = tl.load(here + HALF, mask=inside, other=0.0)
-        a, b = _prepared(a, b, weight_a, weight_b, c, s, 1.0, EPS, D)
-        there = keys + ((before + row) * H + head) * D + half
-        tl.store(there, a.to(keys.dtype.element_ty), mask=inside)
-        tl.store(there + HALF, b.to(keys.dtype.element_ty), mask=inside)
+    a, b = _prepared(a, b, weight_a, weight_b, c, s, 1.0, EPS, D)
+    there = keys + ((before + row) * H + head) * D + half
+    tl.store(there, a.to(keys.dtype.element_ty), mask=inside)
+    tl.store(there + HALF, b.to(keys.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -330,7 +334,8 @@ def window_attention(
     shape = {"EPS": norm.eps, "H": H, "D": D, "TEXT_PARTS": text.shape[1]}
     chip = capability_of(video.device)
     keys = tuned("rotated_keys", chip)
-    rotated_keys_kernel[(triton.cdiv(N, keys["ROWS"]) + triton.cdiv(L, keys["ROWS"]),)](
+    blocks = triton.cdiv(N, keys["ROWS"]) + triton.cdiv(L, keys["ROWS"])
+    rotated_keys_kernel[(blocks, triton.cdiv(H, keys["HEADS"]))](
         video, text, norm.video_k, norm.text_k, plan.cos, plan.sin, buffers.keys, N, L,
         **shape, **keys,
     )  # fmt: skip
