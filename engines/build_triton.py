@@ -1,8 +1,8 @@
 """Engines of the `triton` backend: a stage's tensors from its graph, for our own kernels.
 
 The arithmetic is not read from the graph: it is the network that the graph was traced from, whose
-tensors keep their names there. What is proven here is that every tensor is there in the right shape,
-and that the attention compiles for the target without spilling. The rest is compiled, by Triton,
+tensors keep their names there. What is proven here is that every tensor has the right shape, and
+that the attention compiles for the target without spilling. The rest is compiled, by Triton,
 where it runs. So far the generator only.
 """
 

@@ -1,7 +1,7 @@
 """Attention inside windows with the text in every window, from the fused qkv tensors.
 
-Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows, S tokens of a
-window and the text. Source: network spec §4.1. Three launches:
+Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows, S tokens of one
+and the text. Source: network spec §4.1. Three launches:
 
 1. `rotated_keys_kernel`: the keys of video and text, normalised and rotated, each once.
 2. `window_attention_kernel`: everything else, from gather to scatter.
@@ -10,10 +10,10 @@ window and the text. Source: network spec §4.1. Three launches:
 Why keys first, and not inside 2: a window has S = 868 at 21 frames of 720p, seven blocks of 128
 queries, and each would prepare all of its keys anew. For 128 keys of width 128 that is about 12
 operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's lanes, beside 2048 cycles of
-matrix products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs at 4.3 TB/s,
-where a layer's products take 390 µs at 500 TFLOP/s. A query belongs to one block: it is prepared in 2.
+products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs at 4.3 TB/s, where a
+layer's products take 390 µs at 500 TFLOP/s. A query belongs to one block: it is prepared in 2.
 
-Pairs that rotate are halves (j, j + D / 2), as folding orders them. 3B and 7B differ in tables only.
+Pairs that rotate are halves (j, j + D / 2), as folding orders them; 3B and 7B differ in tables.
 """
 
 from collections.abc import Mapping
@@ -206,9 +206,9 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     row = tl.load(index + tl.minimum(place, queries - 1)).to(tl.int64)
     of_text = row >= N
     q_row = tl.where(of_text, text + (row - N) * TEXT, video + row * VIDEO)[:, None] + head
-    weights = video_weight + half, text_weight + half
-    weight_a = tl.where(of_text[:, None], tl.load(weights[1]), tl.load(weights[0]))
-    weight_b = tl.where(of_text[:, None], tl.load(weights[1] + HALF), tl.load(weights[0] + HALF))
+    of, ours, theirs = of_text[:, None], text_weight + half, video_weight + half
+    weight_a = tl.where(of, tl.load(ours), tl.load(theirs))
+    weight_b = tl.where(of, tl.load(ours + HALF), tl.load(theirs + HALF))
     angle = row[:, None] * HALF + half
     q_a, q_b = _prepared(
         tl.load(q_row + half), tl.load(q_row + HALF + half), weight_a, weight_b,
@@ -238,8 +238,8 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     window = tl.load(tile + 4).to(tl.int64)
     out_of_text = text_out + (window * L + row - N) * (H * D)
     out_row = tl.where(of_text, out_of_text, video_out + row * (H * D))
-    out = (attended / total[:, None]).to(video_out.dtype.element_ty)
-    tl.store(out_row[:, None] + head + d, out, mask=(place < queries)[:, None])
+    attended = (attended / total[:, None]).to(video_out.dtype.element_ty)
+    tl.store(out_row[:, None] + head + d, attended, mask=(place < queries)[:, None])
 
 
 @triton.jit
@@ -286,10 +286,10 @@ def window_plan(
     tiles = packed.tiles(sizes["BLOCK_Q"], 0 if spec.text_queries else spec.text_tokens)
     if len(tiles) > _LARGEST_GRID:
         raise ValueError(f"window_attention: {len(tiles)} tiles are too many: use fewer frames")
-    tables = (packed.index, tiles, *rotary_rows(spec))
-    index, on_device, cos, sin = (torch.from_numpy(table).to(device) for table in tables)
+    cos, sin = (torch.from_numpy(table).to(device) for table in rotary_rows(spec))
+    index, places = (torch.from_numpy(table).to(device) for table in (packed.index, tiles))
     return WindowPlan(
-        spec=spec, windows=packed.count, index=index, tiles=on_device, cos=cos, sin=sin, sizes=sizes
+        spec=spec, windows=packed.count, index=index, tiles=places, cos=cos, sin=sin, sizes=sizes
     )
 
 
