@@ -357,10 +357,7 @@ def window_attention(
 def compile_attention(
     kind: str, heads: int, head_width: int, chip: int, text_parts: int = 3
 ) -> Compiled:
-    """The attention kernel of dtype `kind` ("fp16", "bf16") as it is tuned for `chip`, ahead of time.
-
-    ModelError where Triton is missing or nothing is tuned.
-    """
+    """The attention kernel for `kind`, "fp16" or "bf16", as tuned for `chip`, ahead of time."""
     tensors = ("video", "text", "keys", "video_weight", "text_weight", "video_out", "text_out")
     signature = dict.fromkeys(tensors, f"*{kind}:16") | {"N": "i32", "L": "i32"}
     signature |= dict.fromkeys(("cos", "sin"), "*fp32:16")
