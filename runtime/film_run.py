@@ -16,6 +16,7 @@ from vr_trt.runtime.film import EntryMissed, Film, Resume
 from vr_trt.runtime.film_source import FilmSource, Range, parse_range
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.journal import Journal, stopped_run
+from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
 from vr_trt.runtime.publish import check_target, is_image_path, output_errors
 from vr_trt.runtime.reader import Reader
@@ -70,14 +71,18 @@ class FilmRun:
             spec, overwrite=spec.overwrite or complete, clipped=not self._range.whole
         )
         self._resume = options.resume
+        if self._resume and (info.pipe is not None or spec.path == DASH):
+            raise UsageError("a pipe cannot be resumed: give the names of files")
         self._trace = options.trace
         cuts = sorted(self._cuts.listed) if self._cuts.mode == "list" else self._cuts.mode
         self.facts = {**facts, "range": options.range or "all", "cuts": cuts}
 
     def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
         """Do it. InterruptedRun leaves a journal if a segment is complete."""
-        if is_image_path(self._spec.path):
+        if is_image_path(self._spec.path) or self._spec.path == DASH:
             return self._attempt(make_work(), None, None, on_progress)
+        if self._finished_before():
+            return self._nothing_to_do()
         check_target(self._spec.path, self._info.path, self._spec.overwrite)
         journal = self._open_journal()
         resume: Resume | None = None
@@ -100,6 +105,26 @@ class FilmRun:
             ) from None
         finally:
             journal.close(keep=True)
+
+    def _finished_before(self) -> bool:
+        """True if the output is there and the journal is not: a kill may come after everything."""
+        path = self._spec.path
+        return (
+            self._resume
+            and not self._spec.overwrite
+            and path.is_file()
+            and stopped_run(path) is None
+        )
+
+    def _nothing_to_do(self) -> Done:
+        journal = Journal(self._spec.path, self.facts)
+        journal.close(keep=False)
+        return Done(
+            frames=0,
+            timing=Timing(frames=0, seconds=0, read=0, restore=0, write=0),
+            stages={},
+            warnings=(f"{self._spec.path} is there and no stopped run of it: nothing was done",),
+        )
 
     def _open_journal(self) -> Journal:
         path = self._spec.path

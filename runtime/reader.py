@@ -6,12 +6,14 @@ from types import TracebackType
 from typing import Self
 
 import av
+from av.container import InputContainer
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.image_sequence import ImageDecoder
 from vr_trt.runtime.media import main_video, open_input
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
 from vr_trt.runtime.planes import Planes, take_planes, turn_planes
@@ -32,12 +34,23 @@ class Reader:
 
     def __init__(self, path: Path, info: VideoInfo | None = None) -> None:
         self.info = info if info is not None else probe(path)
-        self._container = open_input(path)
-        stream = main_video(self._container, path)
-        self._decoder = Decoder(self._container, stream, path)
         self._path = path
-        in_decoding_order = self._container.format.name in _DECODING_TIMES_ONLY
-        self._clock = Clock(self.info, self._decoder if in_decoding_order else None)
+        self._container: InputContainer | None = None
+        self._decoder: Decoder | ImageDecoder
+        self._frames: Iterable[av.VideoFrame]
+        timed_by: Decoder | None = None
+        if self.info.images:
+            self._frames = self._decoder = ImageDecoder(self.info.images, self.info.time_base)
+        elif self.info.pipe is not None:
+            self._frames, self._decoder = self.info.pipe, self.info.pipe.decoder
+            self._container = self.info.pipe.container
+        else:
+            self._container = open_input(path)
+            stream = main_video(self._container, path)
+            self._frames = self._decoder = decoder = Decoder(self._container, stream, path)
+            if self._container.format.name in _DECODING_TIMES_ONLY:
+                timed_by = decoder
+        self._clock = Clock(self.info, timed_by)
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +65,8 @@ class Reader:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
 
     @property
     def skipped(self) -> int:
@@ -77,7 +91,7 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         held: Frame | None = None  # a frame lasts until the next one
         before: int | None = None
-        decoded_frames: Iterable[av.VideoFrame] = self._decoder
+        decoded_frames = self._frames
         if self.info.deinterlace:
             decoded_frames = deinterlace(decoded_frames, self.info)
         for decoded in decoded_frames:

@@ -19,6 +19,7 @@ from vr_trt.runtime.colour import video_pixel
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
@@ -130,7 +131,8 @@ class Restorer:
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         options = options or RunOptions()
-        info = deinterlaced(probe(Path(input)), options.deinterlace)
+        rate = parse_rate(options.rate) if options.rate else None
+        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         target = Path(output) if output is not None else default_output(info)
         plan = self._plan(info, target)
         check_memory(plan, self._networks.law)
@@ -205,6 +207,7 @@ class Restorer:
             "window": [profile.window, profile.overlap, profile.latents_per_step],
             "seed": self._seed,
             "color": self._color,
+            "rate": str(info.frame_rate),
             "deinterlace": info.deinterlace or None,
             "threads": self._options.threads or usable_cores(),
             "size": f"{spec.width}x{spec.height}",
@@ -242,7 +245,9 @@ class Restorer:
 
 
 def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image."""
+    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
+    if info.pipe is not None:
+        raise UsageError("standard input has no name: say where to write with -o")
     return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
 
 

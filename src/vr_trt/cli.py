@@ -51,10 +51,19 @@ class Color(StrEnum):
     NONE = "none"
 
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The video or image to restore.")]
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT", help="A video, an image, a folder of images, or - for standard input."
+    ),
+]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to write it.  [default: NAME.restored.mp4 or .png]"),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where to write it; - is standard output.  [default: NAME.restored.mp4]",
+    ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
 ModelName = Annotated[str, typer.Option("--model", help="The network, or a folder that holds one.")]
@@ -77,7 +86,8 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     codec: Annotated[
-        str | None, typer.Option(help="h264, hevc, av1, prores or ffv1.  [default: h264]")
+        str | None,
+        typer.Option(help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264]"),
     ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
@@ -85,6 +95,9 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    rate: Annotated[
+        str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")
+    ] = "",
     deinterlace: Annotated[
         str | None,
         typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
@@ -117,6 +130,8 @@ def run(
     from vr_trt.runtime.restorer import Restorer
     from vr_trt.runtime.run_options import RunOptions
 
+    if json and output == Path("-"):
+        raise UsageError("--json and the video cannot share standard output: write a file")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
     options = RunOptions(
         overwrite=overwrite,
@@ -124,6 +139,7 @@ def run(
         range=range_,
         until=until,
         cuts=cuts,
+        rate=rate,
         deinterlace=deinterlace,
         trace=trace,
         report=report,

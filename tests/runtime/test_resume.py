@@ -237,6 +237,20 @@ def test_killed_after_the_last_frame(film: Path, model: str, tmp_path: Path, who
         "def publish(path):\n    {}\n    os.kill(os.getpid(), 9)\n"
         "writer.publish = publish\n"
     )
+    arguments = command(film, model, output)
+    arguments[2] = (
+        "from vr_trt.runtime import journal\n"
+        + code.replace(
+            "writer.publish = publish", "journal.shutil.rmtree = lambda *_, **__: publish(None)"
+        ).format("pass")
+        + RUN
+    )
+    assert subprocess.run(arguments, check=False).returncode == -9
+    assert output.exists() and folder_of(output).exists()
+    done = run(film, model, output, "--resume")
+    assert done.returncode == 0 and "nothing was done" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    output.unlink()
     for before in ("pass", "old(path)"):
         arguments = command(film, model, output)
         arguments[2] = code.format(before) + RUN
