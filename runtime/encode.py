@@ -13,12 +13,12 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
-from vr_trt.runtime.codecs import CODECS, Codec, check_quality
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.hdr import HdrMetadata
 from vr_trt.runtime.packing import planar_name
 from vr_trt.runtime.planes import build_frame
 from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
+from vr_trt.runtime.video_codecs import CODECS, Codec, check_quality
 
 LARGEST_SIDE = 16384
 

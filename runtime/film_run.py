@@ -22,7 +22,7 @@ from vr_trt.runtime.publish import check_target, is_image_path, output_errors
 from vr_trt.runtime.reader import Reader
 from vr_trt.runtime.run_options import RunOptions, next_time
 from vr_trt.runtime.shot import Shot
-from vr_trt.runtime.trace import StageTime, tracing
+from vr_trt.runtime.stage_trace import StageTime, tracing
 from vr_trt.runtime.writer import Writer
 
 OnProgress = Callable[[Progress], None]

@@ -13,7 +13,6 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
-from vr_trt.runtime.codecs import CODECS
 from vr_trt.runtime.copy_plan import CopyPlan
 from vr_trt.runtime.copy_streams import StreamCopier
 from vr_trt.runtime.encode import OutputSpec, configure
@@ -22,6 +21,7 @@ from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.media import url_of
 from vr_trt.runtime.packet_file import StoredPacket, read_packets, read_times
 from vr_trt.runtime.publish import muxer_of, partial_path
+from vr_trt.runtime.video_codecs import CODECS
 
 # Tags for which MP4 and QuickTime have a place that every player reads. The muxer drops others
 # unless it is told to write all of them in a newer way that fewer players read.

@@ -26,7 +26,7 @@ DISK_ERRORS = (*_FULL, *_FORBIDDEN, errno.EIO)
 
 def muxer_of(
     path: Path,
-    codec: str,  # the name of one of runtime/codecs.py
+    codec: str,  # the name of one of runtime/video_codecs.py
 ) -> str:
     """FFmpeg's name of the container for a video output; `-` is standard output."""
     if path.name == "-":

@@ -14,7 +14,6 @@ from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.codecs import Encoding
 from vr_trt.runtime.colour import video_pixel
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
@@ -33,8 +32,9 @@ from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.serving import Networks, Wanted
 from vr_trt.runtime.shot import Shot
-from vr_trt.runtime.trace import StageTime
+from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
+from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB

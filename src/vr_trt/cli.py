@@ -126,9 +126,9 @@ def run(
 ) -> None:
     """Restore a video or an image."""
     from vr_trt.cli_report import run_display
-    from vr_trt.runtime.codecs import Encoding
     from vr_trt.runtime.restorer import Restorer
     from vr_trt.runtime.run_options import RunOptions
+    from vr_trt.runtime.video_codecs import Encoding
 
     if json and output == Path("-"):
         raise UsageError("--json and the video cannot share standard output: write a file")
