@@ -20,7 +20,6 @@ from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
-from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
 from vr_trt.runtime.pipeline import Progress, Timing
@@ -30,7 +29,7 @@ from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.reader import probe
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
-from vr_trt.runtime.serving import Networks, Wanted
+from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
@@ -137,7 +136,7 @@ class Restorer:
         plan = self._plan(info, target)
         check_memory(plan, self._networks.law)
         spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
-        facts = self._facts(self._networks.open(plan.serving), info, spec)
+        facts = self._facts(plan.serving, info, spec)
         run = FilmRun(info, spec, options, facts, plan.frames)
         done = run.run(lambda: self._work(plan, spec), on_progress)
         report = Report(
@@ -195,9 +194,9 @@ class Restorer:
             profile=self.profile,
         )
 
-    def _facts(self, model: Model, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
+    def _facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
         """What decides the result, by the names under which a journal refuses a change of it."""
-        manifest, profile = model.manifest, self.profile
+        manifest, profile = self._networks.open(serving).manifest, self.profile
         content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
         return {
             "version": __version__,
@@ -207,6 +206,7 @@ class Restorer:
             "window": [profile.window, profile.overlap, profile.latents_per_step],
             "seed": self._seed,
             "color": self._color,
+            "engines": serving.line,
             "rate": str(info.frame_rate),
             "deinterlace": info.deinterlace or None,
             "threads": self._options.threads or usable_cores(),
