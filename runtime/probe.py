@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat, VideoInfo
-from vr_trt.runtime.hdr import read_hdr
+from vr_trt.runtime.hdr import dynamic_metadata, read_hdr
 from vr_trt.runtime.image_sequence import folder_info, image_files
 from vr_trt.runtime.media import is_image_file, main_video, open_input
 from vr_trt.runtime.orientation import orientation
@@ -99,6 +99,7 @@ class _Facts:
         matrix = self._matrix(packing, size, image)
         full_range, note = read_range(frame.color_range, name, packing, image)
         self._note(note)
+        self._note(dynamic_metadata(frame))
         chroma = packing.chroma[::-1] if rotation % 180 else packing.chroma
         siting = usual_siting(self.stream.codec_context.name, frame.color_trc, image)
         return PixelFormat(

@@ -7,6 +7,7 @@ from typing import Self
 
 import av
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock
@@ -21,7 +22,12 @@ from vr_trt.runtime.probe import probe
 
 __all__ = ["Reader", "probe"]
 
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
 _DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when to show
+
+
+class SeekMissed(Exception):
+    """The frame to start at did not come: read from the start."""
 
 
 class Reader:
@@ -32,7 +38,11 @@ class Reader:
     UsageError where the picture changes its size.
     """
 
-    def __init__(self, path: Path, info: VideoInfo | None = None) -> None:
+    def __init__(self, path: Path, info: VideoInfo | None = None, start: int | None = None) -> None:
+        """`start`: pts of the first frame that is wanted, where `can_seek`; SeekMissed if it fails.
+
+        Frames that look before it, within its group of pictures, are decoded and dropped.
+        """
         self.info = info if info is not None else probe(path)
         self._path = path
         self._container: InputContainer | None = None
@@ -50,7 +60,10 @@ class Reader:
             self._frames = self._decoder = decoder = Decoder(self._container, stream, path)
             if self._container.format.name in _DECODING_TIMES_ONLY:
                 timed_by = decoder
-        self._clock = Clock(self.info, timed_by)
+            if start is not None:
+                self._frames = _from(self._container, stream, decoder, start)
+        self._clock = Clock(self.info, timed_by, whole=start is None)
+        self._interlaced = 0
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +92,8 @@ class Reader:
         lines = list(self._decoder.warnings)
         if self.skipped:
             lines.append(f"{self.skipped} damaged packets were skipped")
+        if self._interlaced:
+            lines.append(f"{self._interlaced} interlaced frames were restored as they are")
         if self._clock.repaired:
             lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
         if self._clock.short_by is not None:
@@ -95,6 +110,7 @@ class Reader:
         if self.info.deinterlace:
             decoded_frames = deinterlace(decoded_frames, self.info)
         for decoded in decoded_frames:
+            self._interlaced += decoded.interlaced_frame and not self.info.interlaced
             pts = self._clock.pts(decoded)
             if held is not None:
                 shown, pts = self._clock.in_order(before, held.pts, pts)
@@ -130,3 +146,32 @@ class Reader:
             wanted = planar_name(pixel.layout, pixel.bits, chroma)
             decoded = decoded.reformat(format=wanted, threads=1)
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
+
+
+def can_seek(info: VideoInfo) -> bool:
+    """Whether a reader may start in the middle: times and frames are then those of a whole read."""
+    if info.solitary or info.is_image or info.deinterlace:
+        return False
+    with open_input(info.path) as container:
+        return container.format.name in _SEEKABLE
+
+
+def _from(
+    container: InputContainer, stream: VideoStream, decoder: Decoder, start: int
+) -> Iterator[av.VideoFrame]:
+    """Decoded frames from the one with pts `start` on."""
+    # A second early: an index goes by the time of decoding, which may lie before that of showing.
+    early = start - round(1 / (stream.time_base or 1))
+    try:
+        container.seek(max(early, stream.start_time or 0), stream=stream)
+    except av.FFmpegError:
+        raise SeekMissed from None
+    begun = False
+    for frame in decoder:
+        if not begun and (frame.pts is None or frame.pts > start):
+            raise SeekMissed
+        begun = begun or frame.pts == start
+        if begun:
+            yield frame
+    if not begun:
+        raise SeekMissed
