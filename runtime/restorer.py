@@ -111,9 +111,9 @@ class Restorer:
         self._networks.close()
         self._live = None
 
-    def plan(self, input: str | Path, output: str | Path | None = None) -> Plan:
-        """What `restore` would do."""
-        info = probe(Path(input))
+    def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
+        """What `restore` would do; `rate` is that of a folder of images."""
+        info = probe(Path(input), parse_rate(rate) if rate else None)
         return self._plan(info, Path(output or default_output(info)))
 
     def restore(

@@ -71,6 +71,7 @@ Backend = Annotated[str, typer.Option(help="auto, tensorrt-rtx, tensorrt, triton
 Precision = Annotated[
     str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
 ]
+Rate = Annotated[str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")]
 Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 
@@ -95,9 +96,7 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
-    rate: Annotated[
-        str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")
-    ] = "",
+    rate: Rate = "",
     deinterlace: Annotated[
         str | None,
         typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
@@ -170,6 +169,7 @@ def plan(
     model: ModelName = "nano",
     backend: Backend = "auto",
     precision: Precision = None,
+    rate: Rate = "",
     json: Json = False,
 ) -> None:
     """Say what a run would do: engines, sizes, windows and memory."""
@@ -177,7 +177,7 @@ def plan(
     from vr_trt.runtime.restorer import Restorer
 
     with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
-        show_plan(restorer.plan(input, output), json)
+        show_plan(restorer.plan(input, output, rate), json)
 
 
 @app.command()

@@ -78,6 +78,8 @@ def test_a_folder_becomes_a_film_and_a_film_a_folder(
 ) -> None:
     options = ["--profile", "360p", "--model", model]
     film = tmp_path / "film.mp4"
+    assert exit_code(["plan", str(folder), "-r", "12.5", *options]) == 0
+    assert exit_code(["plan", str(folder), *options]) == 2
     assert exit_code(["run", str(folder), "-r", "12.5", "-o", str(film), *options]) == 0
     frames = read_frames(film)
     assert seconds(frames) == [Fraction(2 * i, 25) for i in range(12)]
