@@ -24,7 +24,7 @@ CEILING_SECONDS = 30.0
 NOT_RUN = {"state": "not run", "why": "the time was up"}
 
 Command = Callable[[], list[str]]
-Task = dict[str, str]
+Task = dict[str, Any]
 Row = dict[str, Any]
 
 

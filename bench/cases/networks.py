@@ -39,3 +39,8 @@ def normal(device: str, seed: int, *shape: int) -> Tensor:
 def network_bytes(network: nn.Module) -> int:
     """Of its parameters in bf16."""
     return sum(2 * values.numel() for values in network.parameters())
+
+
+def half(device: str) -> torch.dtype:
+    """The 16 bits to measure in: bf16, but in the interpreter, whose products of it are wrong."""
+    return torch.bfloat16 if device == "cuda" else torch.float16
