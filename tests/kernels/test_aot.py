@@ -25,7 +25,7 @@ from vr_trt.kernels.aot import (
 )
 from vr_trt.kernels.rms_norm import rms_norm_kernel, rms_norm_tile
 
-ARCH = {80: "sm_80", 89: "sm_89", 90: "sm_90a", 100: "sm_100a", 120: "sm_120a"}
+ARCH = {80: "sm_80", 86: "sm_86", 89: "sm_89", 90: "sm_90a", 100: "sm_100a", 120: "sm_120a"}
 PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 PRODUCT_FP8 = {89: "QMMA", 90: "QGMMA", 100: "UTCQMMA", 120: "QMMA"}
 PTX = """.version 8.7

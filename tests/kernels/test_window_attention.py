@@ -129,7 +129,7 @@ def check_attention(compiled: Compiled, chip: int) -> None:
     assert compiled.count("STG.E.128") > 0 and compiled.count("STG.E.U16", "STG.E.64") == 0
 
 
-@pytest.mark.parametrize("chip", [80, 90, 120])
+@pytest.mark.parametrize("chip", CHIPS)
 def test_keys_and_means_are_moved_in_wide_pieces(chip: int) -> None:
     tensors = ("video", "text", "video_weight", "text_weight", "keys")
     signature = dict.fromkeys(tensors, "*fp16:16") | {"cos": "*fp32:16", "sin": "*fp32:16"}
