@@ -66,9 +66,9 @@ class Worker:
         self._prepare(case, CHECK_SEED)
         # New memory is filled with NaN: an element that is not written shows.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        verdict = self._verdict(case, case.ways[way](self._inputs)())
+        given = case.ways[way](self._inputs)()
         torch.use_deterministic_algorithms(False)
-        return verdict
+        return self._verdict(case, given)
 
     def _time(self, case: Case, way: Way) -> dict[str, Any]:
         self._prepare(case, TIME_SEED)
