@@ -6,7 +6,7 @@
 # First the kernels' own tests on the GPU (where pytest is installed), then the benchmark, which
 # checks every kernel once more at true sizes before it times it. Nothing but Python 3.11 or newer,
 # torch and triton is needed, and nothing is installed. FOLDER ($OUT, or out/bench) gets tests.log,
-# kernels.log and kernels.json, whose content is the last line of the output too.
+# kernels.log, kernels.txt and kernels.json, whose digest is the last line of the output.
 # TESTS_SECONDS and BENCH_SECONDS change how long either part may take; MODULES, what is measured.
 set -u
 cd "$(dirname "$0")/.."

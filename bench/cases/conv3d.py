@@ -86,9 +86,6 @@ LAYERS = {
     "256-256 down": Layer(
         form=STRIDED, channels=256, outputs=256, size=(4, 360, 640), importance=2
     ),
-    "128-128 720p with residual": Layer(
-        form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), residual=True, importance=2
-    ),
     "128-128 720p fp8": Layer(form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), fp8=True),
     "512-512 quarter of 720p fp8": Layer(
         form=CUBE, channels=512, outputs=512, size=(2, 180, 320), fp8=True
@@ -97,6 +94,7 @@ LAYERS = {
 AWKWARD = {
     "one pixel": Layer(form=CUBE, channels=16, outputs=8, size=(1, 1, 1)),
     "odd": Layer(form=CUBE, channels=24, outputs=40, size=(3, 67, 129)),
+    "residual": Layer(form=CUBE, channels=32, outputs=48, size=(2, 9, 70), residual=True),
     "3 outputs": Layer(form=CUBE, channels=128, outputs=3, size=(4, 33, 270)),
 }
 SMALL = {"small": Layer(form=CUBE, channels=16, outputs=8, size=(2, 3, 5))}

@@ -39,10 +39,11 @@ from vr_trt.kernels.windows import Grid
 
 TEXT = 58
 WIDTH = 128
-GRIDS: dict[str, tuple[Grid, int]] = {  # token grid and importance
-    "720p, 21 frames": ((6, 45, 80), 0),
-    "1080p, 21 frames": ((6, 68, 120), 1),
-    "720p, 1 frame": ((1, 45, 80), 3),
+HD, FULL_HD = (6, 45, 80), (6, 68, 120)  # of 21 frames
+SIZES: dict[str, tuple[str, Grid, int]] = {  # model, token grid and importance
+    "3B 720p, 21 frames": ("3B", HD, 0),
+    "3B 1080p, 21 frames": ("3B", FULL_HD, 1),
+    "7B 720p, 21 frames": ("7B", HD, 2),
 }
 MODELS: dict[str, tuple[int, Rope]] = {"3B": (20, "language"), "7B": (24, "pixel")}
 # As far from fp32 as PyTorch's own bf16 run is, and a half more.
@@ -223,13 +224,12 @@ def cases(small: bool) -> list[Case]:
         on_cpu = {name: way for name, way in found.ways.items() if name != FLASH}
         return [replace(found, ways=on_cpu)]
     made = []
-    for model, (heads, rope) in MODELS.items():
-        for name, (grid, importance) in GRIDS.items():
-            for shifted in (False, True):
-                spec = WindowSpec(
-                    grid=grid, shifted=shifted, text_tokens=TEXT, head_width=WIDTH, rope=rope
-                )
-                rank = importance + (model == "7B")
-                made.append(case(f"{model} {name}", spec, heads, rank, True))
+    for name, (model, grid, importance) in SIZES.items():
+        heads, rope = MODELS[model]
+        for shifted in (False, True):
+            spec = WindowSpec(
+                grid=grid, shifted=shifted, text_tokens=TEXT, head_width=WIDTH, rope=rope
+            )
+            made.append(case(name, spec, heads, importance, True))
     ragged = WindowSpec(grid=(5, 7, 5), shifted=True, text_tokens=9, head_width=64, rope="pixel")
     return [*made, case("ragged, head width 64", ragged, 3, 0, False)]

@@ -12,7 +12,8 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 
 import torch
 
-from vr_trt.bench.kernel_report import report
+from vr_trt.bench.case import MODULES, cases_of
+from vr_trt.bench.kernel_report import line, overview, report
 from vr_trt.bench.kernels import SCHEMA, Request, Results, run
 from vr_trt.cli import exit_code
 
@@ -52,10 +53,36 @@ def test_the_document(document: dict[str, Any]) -> None:
 def test_the_report_names_every_case_and_way(document: dict[str, Any]) -> None:
     shown = report(document)
     for case in document["cases"]:
-        assert case["name"] in shown
+        assert case["name"] in shown and case["name"] in overview(document)
     assert "4 of 4 checks right; 8 of 8 timings done" in shown
 
 
+def test_the_line_is_a_digest(document: dict[str, Any]) -> None:
+    digest = json.loads(line(document))
+    assert "\n" not in line(document) and digest["right"] and digest["ceilings"]
+    norm = document["cases"][0]
+    kept = dict(zip(digest["columns"], digest["cases"][norm["name"]], strict=True))
+    assert kept["right"] == "ok" and kept["rival"] == "PyTorch"
+    assert kept["ms"] == pytest.approx(norm["times"]["ours"]["ms"], abs=1e-4)
+    assert kept["rival_ms"] == pytest.approx(norm["times"]["PyTorch"]["ms"], abs=1e-4)
+
+
+def test_the_digest_of_all_cases_fits_where_outputs_are_cut() -> None:
+    cases = [
+        {**card, "check": {"state": "ok"}, "times": {"ours": ROWS, "cuDNN channels last": ROWS}}
+        for module in MODULES
+        for card in (case.card() for case in cases_of(module, small=False))
+    ]
+    document = {
+        **dict.fromkeys(("schema", "right", "small", "seconds"), 1),
+        **{key: {} for key in ("problems", "ceilings")},
+        **{key: {"name": "?", "commit": "?"} for key in ("gpu", "machine")},
+        "cases": cases,
+    }
+    assert len(overview(document)) + len(line(document)) < 12_000
+
+
+ROWS = {"state": "ok", "ms": 123.4567, "tflops": 123.4, "of_floor": 0.123}
 CARD = {"name": "a", "unit": "copy", "flops": 1.0, "bytes": 1e6, "ways": ["ours"], "seconds": 1}
 
 
