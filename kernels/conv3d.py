@@ -315,14 +315,12 @@ def conv_constants(conv: PackedConv, extras: Extras) -> dict[str, Any]:
 
 
 def conv_moments(
-    x: "Tensor", conv: PackedConv, extras: Extras = PLAIN, sizes: Mapping[str, int] | None = None
+    x: "Tensor", conv: PackedConv, frames: int, sizes: Mapping[str, int] | None = None
 ) -> Moments:
-    """Room for the moments of `conv`'s output of `x`."""
-    height, width = x.shape[1] - 2, x.shape[2] - 2
-    lead = extras.lead_of(conv)
-    frames, _, _ = conv.form.shape((len(x), height, width), lead)
-    sizes = sizes or tuned_sizes(x, conv, extras)
-    return empty_moments(frames, conv_tiles(conv, height, width, sizes), conv.outputs, conv.bias)
+    """Room for the moments of `frames` frames of `conv`'s output of pictures like x."""
+    sizes = sizes or tuned_sizes(x, conv, PLAIN)
+    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
+    return empty_moments(frames, tiles, conv.outputs, conv.bias)
 
 
 def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:

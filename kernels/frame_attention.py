@@ -33,20 +33,24 @@ _INTERPRETED = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_D": 64, "BLOCK_V": 128}  # 
 _LOG2_E = 1.4426950408889634
 
 
-def frame_attention_reference(qkv: "Tensor") -> "Tensor":  # [F, N, 3 D] -> [F, N, D]
+def frame_attention_reference(qkv: "Tensor") -> "Tensor":  # [F, H, W, 3 D] -> [F, H, W, D]
     """softmax(q kᵀ / √D) v within each frame."""
     from torch.nn import functional as F
 
-    q, k, v = (part.unsqueeze(1) for part in qkv.chunk(3, -1))
-    return F.scaled_dot_product_attention(q, k, v).squeeze(1)
+    q, k, v = (part.unsqueeze(1) for part in qkv.flatten(1, 2).chunk(3, -1))
+    return F.scaled_dot_product_attention(q, k, v).view(*qkv.shape[:3], -1)
 
 
 @triton.jit
 def frame_attention_kernel(  # type: ignore[no-untyped-def]
-    qkv,  # [F, N, 3 D], contiguous
-    out,  # [F, N, D], contiguous
-    positions,  # N
+    qkv,  # [F, H, W, 3 D], contiguous
+    out,  # [F, H, W, D], of any strides but the last
+    positions,  # H W
     scale,  # of the scores, times log2 e
+    width,
+    out_frame,
+    out_row,
+    out_column,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -62,35 +66,42 @@ def frame_attention_kernel(  # type: ignore[no-untyped-def]
     queries = qkv + (frame * positions + m)[:, None] * (3 * D) + d[None, :]
     keys = qkv + frame * positions * 3 * D + n[:, None] * (3 * D) + D + d[None, :]
     values = qkv + frame * positions * 3 * D + n[:, None] * (3 * D) + 2 * D + v[None, :]
-    real_m = (m < positions)[:, None]
     largest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc_MV = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
     for first in range(0, positions, BLOCK_N):
-        real_n = (first + n < positions)[:, None]
+        real_n = first + n < positions
         scores = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         for start in range(0, D, BLOCK_D):
-            q = tl.load(queries + start, real_m, other=0.0)
-            k = tl.load(keys + start, real_n, other=0.0)
+            q_there, k_there = (m < positions)[:, None], real_n[:, None]
+            if D % BLOCK_D:
+                q_there &= (start + d < D)[None, :]
+                k_there &= (start + d < D)[None, :]
+            q = tl.load(queries + start, q_there, other=0.0)
+            k = tl.load(keys + start, k_there, other=0.0)
             scores = tl.dot(q, k.T, scores, input_precision="ieee")
-        scores = tl.where((first + n < positions)[None, :], scores * scale, float("-inf"))
+        scores = tl.where(real_n[None, :], scores * scale, float("-inf"))
         larger = tl.maximum(largest, tl.max(scores, 1))
         p_MN = tl.exp2(scores - larger[:, None])
         shrink = tl.exp2(largest - larger)
         total = total * shrink + tl.sum(p_MN, 1)
         largest = larger
-        v_NV = tl.load(values, real_n, other=0.0)
+        v_there = real_n[:, None]
+        if D % BLOCK_V:
+            v_there &= (v < D)[None, :]
+        v_NV = tl.load(values, v_there, other=0.0)
         acc_MV = acc_MV * shrink[:, None]
         acc_MV = tl.dot(p_MN.to(v_NV.dtype), v_NV, acc_MV, input_precision="ieee")
         keys += BLOCK_N * 3 * D
         values += BLOCK_N * 3 * D
     result = (acc_MV / total[:, None]).to(out.dtype.element_ty)
-    tl.store(out + (frame * positions + m)[:, None] * D + v[None, :], result, real_m)
+    at = frame * out_frame + m // width * out_row + m % width * out_column
+    tl.store(out + at[:, None] + v[None, :], result, (m < positions)[:, None] & (v < D)[None, :])
 
 
 def frame_attention(
-    qkv: "Tensor",  # [F, N, 3 D] fp16, bf16 or fp32, contiguous; D a power of two from 16
-    out: "Tensor",  # [F, N, D], contiguous
+    qkv: "Tensor",  # [F, H, W, 3 D] fp16, bf16 or fp32, contiguous
+    out: "Tensor",  # [F, H, W, D]; the last stride is 1
     sizes: Mapping[str, int] | None = None,
 ) -> "Tensor":
     """`frame_attention_reference` by the kernel into `out`, with the tuned block `sizes`.
@@ -98,12 +109,13 @@ def frame_attention(
     TypeError or ValueError for what the kernel cannot read.
     """
     _check(qkv, out)
-    frames, positions, width = out.shape
-    sizes = dict(sizes or _sizes(qkv))
-    sizes["BLOCK_D"], sizes["BLOCK_V"] = (min(sizes[b], width) for b in ("BLOCK_D", "BLOCK_V"))
-    grid = (triton.cdiv(positions, sizes["BLOCK_M"]), width // sizes["BLOCK_V"], frames)
-    scale = width**-0.5 * _LOG2_E
-    frame_attention_kernel[grid](qkv, out, positions, scale, D=width, **sizes)
+    frames, height, width, head = out.shape
+    sizes, widest = dict(sizes or _sizes(qkv)), max(16, triton.next_power_of_2(head))
+    sizes["BLOCK_D"], sizes["BLOCK_V"] = (min(sizes[b], widest) for b in ("BLOCK_D", "BLOCK_V"))
+    positions = height * width
+    frame_attention_kernel[
+        triton.cdiv(positions, sizes["BLOCK_M"]), triton.cdiv(head, sizes["BLOCK_V"]), frames
+    ](qkv, out, positions, head**-0.5 * _LOG2_E, width, *out.stride()[:3], D=head, **sizes)
     return out
 
 
@@ -121,10 +133,7 @@ def _check(qkv: "Tensor", out: "Tensor") -> None:
 
     if qkv.dtype not in (torch.float16, torch.bfloat16, torch.float32) or out.dtype != qkv.dtype:
         raise TypeError(f"frame_attention takes fp16, bf16 or fp32, not {qkv.dtype}, {out.dtype}")
-    width = out.shape[-1]
-    if qkv.ndim != 3 or qkv.shape != (*out.shape[:2], 3 * width):
+    if qkv.ndim != 4 or qkv.shape != (*out.shape[:3], 3 * out.shape[-1]):
         raise ValueError(f"frame_attention: {tuple(qkv.shape)} does not give {tuple(out.shape)}")
-    if width < 16 or width & (width - 1):
-        raise ValueError(f"frame_attention: a head of {width} is no power of two from 16")
-    if not (qkv.is_contiguous() and out.is_contiguous()):
-        raise ValueError("frame_attention reads and writes dense tensors")
+    if not qkv.is_contiguous() or out.stride(3) != 1:
+        raise ValueError("frame_attention reads dense pictures and writes dense channels")

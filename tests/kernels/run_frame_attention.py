@@ -7,8 +7,8 @@ from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
 from vr_trt.kernels.frame_attention import frame_attention, frame_attention_reference
 
 WORST_RATIO = 1.2  # of our rounding error to PyTorch's own in the same dtype
-# Frames, positions (one, odd, a tile, more than one), width.
-SIZES = [(1, 1, 16), (3, 7, 32), (2, 32, 16), (1, 77, 64), (2, 45, 512)]
+# Frames, rows, columns (one position, odd, a tile, more than one), width (odd ones too).
+SIZES = [(1, 1, 1, 16), (3, 7, 1, 24), (2, 4, 8, 16), (1, 11, 7, 72), (2, 5, 9, 512)]
 
 
 def numbers(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -17,30 +17,29 @@ def numbers(*shape: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
-@pytest.mark.parametrize(("frames", "positions", "width"), SIZES)
-def test_kernel_equals_reference(
-    frames: int, positions: int, width: int, dtype: torch.dtype
-) -> None:
-    qkv = numbers(frames, positions, 3 * width, dtype=dtype)
-    room = poisoned(frames * positions * width + 64, dtype=dtype)
-    out = room[:-64].view(frames, positions, width)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_kernel_equals_reference(size: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    frames, rows, columns, width = size
+    qkv = numbers(frames, rows, columns, 3 * width, dtype=dtype)
+    room = poisoned(frames, rows + 2, columns + 2, width, dtype=dtype)
+    out = room[:, 1:-1, 1:-1]
     assert frame_attention(qkv, out) is out
     exact, plain = (frame_attention_reference(qkv.to(d)) for d in (torch.float64, dtype))
     assert error_ratio(out, plain, exact) < (2.0 if dtype == torch.float32 else WORST_RATIO)
-    assert room[-64:].isnan().all()
+    assert room[:, 0].isnan().all() and room[:, :, -1].isnan().all()
 
 
 def test_sharp_scores_neither_overflow_nor_mix() -> None:
     """A score of hundreds for one key: its value alone comes out."""
-    qkv = numbers(1, 40, 96, dtype=torch.float32)
+    qkv = numbers(1, 8, 5, 96, dtype=torch.float32)
     qkv[..., :64] *= 30.0
-    out = torch.empty(1, 40, 32, device=DEVICE)
+    out = torch.empty(1, 8, 5, 32, device=DEVICE)
     wanted = frame_attention_reference(qkv.double())
     torch.testing.assert_close(frame_attention(qkv, out).double(), wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_frames_do_not_see_each_other() -> None:
-    qkv = numbers(2, 9, 48, dtype=torch.float32)
+    qkv = numbers(2, 3, 3, 48, dtype=torch.float32)
     qkv[1] = torch.nan
-    out = frame_attention(qkv, torch.empty(2, 9, 16, device=DEVICE))
+    out = frame_attention(qkv, torch.empty(2, 3, 3, 16, device=DEVICE))
     assert not out[0].isnan().any() and out[1].isnan().all()

@@ -1,0 +1,247 @@
+"""The folded VAE on our kernels, for one size: channels last, fixed buffers, states in place.
+
+A stage is laid out once, as a list of launches on buffers that later launches use again; running it
+is going through the list, which a CUDA graph records. Every picture lies in its border of zeros,
+and no launch writes there, so a buffer keeps its border when it is used again.
+
+Between two convolutions there are two launches: the moments that the first left are merged, and its
+output is normed and activated (see `kernels.conv3d` for why that is no prologue). What a layer must
+remember is copied from its input once the layer has read its past: a buffer for each state, rather
+than two. That is 3 to 4 % of the traffic, and half of the largest memory there is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vr_trt.engines.vae_layers import Coder, CoderLayers
+from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
+from vr_trt.export.sub_pixel import SubPixelUpsample
+from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
+from vr_trt.kernels.conv3d import conv3d, conv_moments
+from vr_trt.kernels.conv_layer import Extras, PackedConv, Prologue, bordered, inside
+from vr_trt.kernels.frame_attention import frame_attention
+from vr_trt.kernels.group_norm import Moments, activate, scale_shift
+
+Call = Literal["image", "start", "step"]
+Size = tuple[int, int, int]  # frames, rows, columns of the coder's input
+
+
+class TritonCoderStage:
+    """A `StaticStage`: one call of a coder on an input of one size.
+
+    `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back; `state.*` and `next.*` are the same
+    tensors. Stages of one shot share `states`, which the first of them fills.
+    """
+
+    def __init__(
+        self, network: Coder, layers: CoderLayers, call: Call, size: Size,
+        states: dict[str, Tensor],
+    ) -> None:  # fmt: skip
+        walk = _Walk(network, layers, states, starts=call != "step")
+        came, result = ("x", "latent") if isinstance(network, Encoder) else ("latent", "x")
+        channels = network.conv_in.in_channels
+        x = walk.picture(*size, layers.convs["conv_in"].channels)
+        y = walk.coder(network, x)
+        self._launches = walk.launches
+        self._inputs = {came: _as_clip(inside(x)[..., :channels])}
+        self._outputs = {result: _as_clip(y)}
+        names = network.states if call != "image" else []
+        if call == "step":
+            self._inputs |= {f"state.{name}": states[name] for name in names}
+        self._outputs |= {f"next.{name}": states[name] for name in names}
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        return self._outputs
+
+    @torch.no_grad()
+    def run(self) -> None:
+        for launch in self._launches:
+            launch()
+
+
+def _as_clip(x: Tensor) -> Tensor:
+    """[F, H, W, C] as [1, C, F, H, W], the same memory."""
+    return x.permute(3, 0, 1, 2)[None]
+
+
+class _Walk:
+    """Goes through a network and writes down what to launch; it computes nothing."""
+
+    def __init__(
+        self, network: Coder, layers: CoderLayers, states: dict[str, Tensor], *, starts: bool
+    ) -> None:
+        self.launches: list[Callable[[], object]] = []
+        self._names = {id(module): name for name, module in network.named_modules()}
+        self._layers, self._states, self._starts = layers, states, starts
+        self._like = torch.empty(0, dtype=layers.dtype, device=layers.device)
+        self._free: dict[tuple[int, ...], list[Tensor]] = {}  # pictures by shape
+        self._rooms: dict[tuple[int, ...], Moments] = {}
+        self._moments: Moments | None = None  # of the picture that was written last
+
+    def picture(self, frames: int, height: int, width: int, channels: int) -> Tensor:
+        """A free buffer [F, H + 2, W + 2, C] whose border is zero."""
+        free = self._free.get((frames, height + 2, width + 2, channels))
+        return free.pop() if free else bordered(frames, height, width, channels, self._like)
+
+    def coder(self, network: Coder, x: Tensor) -> Tensor:
+        """The whole network: [F, H, W, C]."""
+        if isinstance(network, Encoder):
+            parts: list[nn.Module] = [*network.down_blocks, network.mid_block]
+        else:
+            parts = [network.mid_block, *network.up_blocks]
+        x = self._conv(network.conv_in, x)
+        for part in parts:
+            assert isinstance(part, Level | MidBlock)
+            x = self._level(part, x) if isinstance(part, Level) else self._mid(part, x)
+        self._activate(network.conv_norm_out, x, x)
+        return inside(self._conv(network.conv_out, x, moments=False))
+
+    def _level(self, level: Level, x: Tensor) -> Tensor:
+        for blocks in level.children():
+            assert isinstance(blocks, nn.ModuleList)
+            for block in blocks:
+                if isinstance(block, ResBlock):
+                    x = self._res_block(block, x)
+                elif isinstance(block, Downsample):
+                    x = self._released(x, self._conv(block.conv, x))
+                else:
+                    assert isinstance(block, SubPixelUpsample)
+                    x = self._released(x, self._upsample(block, x))
+        return x
+
+    def _mid(self, mid: MidBlock, x: Tensor) -> Tensor:
+        first, second = mid.resnets
+        attention = mid.attentions[0]
+        assert isinstance(first, ResBlock) and isinstance(second, ResBlock)
+        assert isinstance(attention, FrameAttention)
+        x = self._attention(attention, self._res_block(first, x))
+        return self._res_block(second, x)
+
+    def _res_block(self, block: ResBlock, x: Tensor) -> Tensor:
+        """The sum is written over x, or over what the shortcut made of it."""
+        activated = self._activate(block.norm1, x, self.picture(*inside(x).shape))
+        y = self._released(activated, self._conv(block.conv1, activated))
+        self._activate(block.norm2, y, y)
+        if hasattr(block, "conv_shortcut"):
+            x = self._released(x, self._conv(block.conv_shortcut, x, moments=False))
+        return self._released(y, self._conv(block.conv2, y, plus=x))
+
+    def _attention(self, layer: FrameAttention, x: Tensor) -> Tensor:
+        """Added to x in place; its norm is the prologue of the product that makes q, k and v."""
+        frames, height, width, channels = inside(x).shape
+        qkv = self._like.new_empty(frames, height, width, 3 * channels)
+        attended = self.picture(frames, height, width, channels)
+        name = self._names[id(layer)]
+        to_qkv, to_out = (self._layers.convs[f"{name}.{part}"] for part in ("qkv", "to_out"))
+        norm = Prologue(scale_shift=self._scale_shift(layer.group_norm), silu=False)
+        self._launch(conv3d, x, to_qkv, qkv, Extras(prologue=norm))
+        self._launch(frame_attention, qkv, inside(attended))
+        self._moments = self._room(x, to_out, frames)
+        extras = Extras(residual=inside(x), moments=self._moments)
+        self._launch(conv3d, attended, to_out, inside(x), extras)
+        return self._released(attended, x)
+
+    def _conv(
+        self, layer: CausalConv3d, x: Tensor, *, plus: Tensor | None = None, moments: bool = True
+    ) -> Tensor:
+        """A layer's output, or its sum with the picture `plus`, in place; and its moments."""
+        name = self._names[id(layer)]
+        conv, extras = self._layers.convs[name], Extras(past=self._past(name))
+        shape = conv.form.shape(_size(x), extras.lead_of(conv))
+        out = self.picture(*shape, conv.outputs) if plus is None else plus
+        self._moments = self._room(x, conv, shape[0]) if moments else None
+        residual = None if plus is None else inside(plus)
+        extras = replace(extras, residual=residual, moments=self._moments)
+        self._launch(conv3d, x, conv, inside(out), extras)
+        self._remember(name, layer.keep_frames, x)
+        return out
+
+    def _upsample(self, layer: SubPixelUpsample, x: Tensor) -> Tensor:
+        """At a shot's start the first frames have weights of their own."""
+        name = self._names[id(layer)]
+        if not layer.video:
+            parts = [("first", x, Extras())]
+        elif not (layer.time and self._starts):
+            parts = [("step", x, Extras(past=self._past(name)))]
+        else:
+            parts = [("first", x[:1], Extras()), ("second", x[:2], Extras(lead=0))]
+            parts += [("step", x[1:], Extras(lead=0))] if len(x) > 2 else []
+        convs = [self._layers.convs[f"{name}.{part}"] for part, _, _ in parts]
+        shapes = [
+            conv.form.shape(_size(part), extras.lead_of(conv))
+            for conv, (_, part, extras) in zip(convs, parts, strict=True)
+        ]
+        frames = sum(shape[0] for shape in shapes)
+        out = self.picture(frames, *shapes[0][1:], convs[0].outputs)
+        self._moments = self._room(x, convs[0], frames)
+        first = 0
+        for conv, (_, part, extras), shape in zip(convs, parts, shapes, strict=True):
+            now = slice(first, first + shape[0])
+            written = Moments(values=self._moments.values[now], counts=self._moments.counts[now])
+            self._launch(conv3d, part, conv, inside(out)[now], replace(extras, moments=written))
+            first += shape[0]
+        self._remember(name, layer.keep_frames, x)
+        return out
+
+    def _activate(self, norm: FrameNorm, x: Tensor, out: Tensor) -> Tensor:
+        """Norm and SiLU of the picture that was written last."""
+        self._launch(activate, inside(x), self._scale_shift(norm), inside(out))
+        return out
+
+    def _scale_shift(self, norm: FrameNorm) -> Tensor:
+        moments, weights = self._moments, self._layers.norms[self._names[id(norm)]]
+        assert moments is not None
+        table = self._like.new_empty(
+            len(moments.counts), 2, len(weights.weight), dtype=torch.float32
+        )
+        self._launch(scale_shift, moments, weights, table)
+        return table
+
+    def _room(self, x: Tensor, conv: PackedConv, frames: int) -> Moments:
+        """Room for the moments of `frames` frames that `conv` makes of x; used again and again."""
+        room = conv_moments(x, conv, frames)
+        return self._rooms.setdefault(tuple(room.values.shape), room)
+
+    def _past(self, name: str) -> Tensor | None:
+        return None if self._starts else self._states.get(name)
+
+    def _remember(self, name: str, keep: int, x: Tensor) -> None:
+        """Make the last frames of the past and x the past of the next call."""
+        if keep:
+            if name not in self._states:
+                self._states[name] = torch.zeros_like(x[:1]).repeat(keep, 1, 1, 1)
+            self._launch(_keep_last, self._states[name], x, self._starts)
+
+    def _launch(self, function: Callable[..., object], *arguments: object) -> None:
+        self.launches.append(partial(function, *arguments))
+
+    def _released(self, x: Tensor, result: Tensor) -> Tensor:
+        """`result`; the buffer x is free from here on."""
+        self._free.setdefault(tuple(x.shape), []).append(x)
+        return result
+
+
+def _size(x: Tensor) -> Size:
+    """Frames, rows and columns inside the border."""
+    return len(x), x.shape[1] - 2, x.shape[2] - 2
+
+
+def _keep_last(state: Tensor, x: Tensor, starts: bool) -> None:
+    """Before a shot there is its first frame, again and again."""
+    keep, frames = len(state), len(x)
+    for i in range(keep):
+        last = frames - keep + i
+        if last >= 0 or starts:
+            state[i].copy_(x[max(last, 0)])
+        else:
+            state[i].copy_(state[i + frames])

@@ -1,0 +1,113 @@
+"""The VAE on our kernels against the folded network in PyTorch; see `tests.kernel_runs`."""
+
+import pytest
+import torch
+from tests.kernel_runs import DEVICE
+from tests.networks import GOLDEN_VAE, golden_tensors, loud_weights, normal
+from torch import Tensor
+
+from vr_trt.engines.triton_vae import TritonCoderStage
+from vr_trt.engines.vae_layers import Coder, pack_coder
+from vr_trt.export.causal import Stream
+from vr_trt.export.config import VaeConfig
+from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.golden import relative_rms
+from vr_trt.export.vae import IMAGE, VIDEO, Form
+from vr_trt.kernels import conv3d, group_norm
+
+torch.backends.cudnn.allow_tf32 = False  # what we compare with
+TOLERANCE = 2e-5
+LARGEST_RATIO = 1.2  # of our error in 16 bits to PyTorch's own
+# One resnet, and widths that change at every level: every kind of layer, in a short time.
+SMALL = VaeConfig(channels=(8, 16, 16, 24), encoder_resnets=1, decoder_resnets=1, groups=4)
+SIZE = (16, 24)  # rows and columns of pixels
+HALVES = (torch.float16,) if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
+KINDS = ["encoder", "decoder"]
+
+
+def network(
+    kind: str, form: Form, dtype: torch.dtype, config: VaeConfig = SMALL, seed: int = 0
+) -> Coder:
+    golden = config is GOLDEN_VAE
+    weights = golden_tensors("vae_tiny_weights") if golden else loud_weights(config, seed)
+    fold = fold_encoder if kind == "encoder" else fold_decoder
+    return fold(config, weights, form, dtype).to(DEVICE)
+
+
+def clip(kind: str, latents: int, dtype: torch.dtype, *, starts: bool, seed: int = 1) -> Tensor:
+    height, width = SIZE
+    if kind == "encoder":
+        frames = 4 * latents - 3 if starts else 4 * latents
+        return normal(1, 3, frames, height, width, seed=seed).to(DEVICE, dtype)
+    return normal(1, 16, latents, height // 8, width // 8, seed=seed).to(DEVICE, dtype)
+
+
+def run(stage: TritonCoderStage, x: Tensor) -> Tensor:
+    source, result = ("x", "latent") if "x" in stage.inputs else ("latent", "x")
+    stage.inputs[source].copy_(x)
+    stage.outputs[result].fill_(torch.nan)
+    stage.run()
+    return stage.outputs[result].clone()
+
+
+def stage(plain: Coder, call: str, x: Tensor, states: dict[str, Tensor]) -> TritonCoderStage:
+    return TritonCoderStage(plain, pack_coder(plain), call, tuple(x.shape[2:]), states)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes as long for a large block as for a small one."""
+    monkeypatch.setattr(conv3d, "_INTERPRETED", {**conv3d._INTERPRETED, "BLOCK_M": 512})
+    monkeypatch.setattr(group_norm, "_PIXELS", 512)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("encoder", marks=pytest.mark.slow), "decoder"])
+def test_equal_to_pytorch_in_fp32(kind: str) -> None:
+    """A shot's start, a step, and the states that both leave."""
+    plain, states = network(kind, VIDEO, torch.float32), dict[str, Tensor]()
+    start = clip(kind, 2, torch.float32, starts=True)
+    step = clip(kind, 1, torch.float32, starts=False, seed=2)
+    stream = Stream()
+    wanted = plain(start, stream)
+    assert relative_rms(run(stage(plain, "start", start, states), start), wanted) <= TOLERANCE
+    check_states(states, stream)
+    stream = Stream(stream.next)
+    wanted = plain(step, stream)
+    again = stage(plain, "step", step, states)
+    assert relative_rms(run(again, step), wanted) <= TOLERANCE
+    check_states(states, stream)
+    assert set(states) == set(plain.states)
+    assert all(again.outputs[f"next.{n}"] is again.inputs[f"state.{n}"] for n in states)
+
+
+def check_states(states: dict[str, Tensor], stream: Stream) -> None:
+    for name, state in states.items():
+        kept = state[:, 1:-1, 1:-1].permute(3, 0, 1, 2)[None]
+        wanted = stream.next[name]
+        assert relative_rms(kept[:, : wanted.shape[1]], wanted) <= TOLERANCE, name
+        assert not state[:, :: state.shape[1] - 1].any()  # no launch wrote to the border
+        assert not state[:, :, :: state.shape[2] - 1].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_near_to_fp32_as_pytorch_in_the_same_precision(kind: str) -> None:
+    """The golden network, from a shot's start."""
+    for dtype in HALVES:
+        plain = network(kind, VIDEO, dtype, GOLDEN_VAE)
+        wide = network(kind, VIDEO, torch.float32, GOLDEN_VAE)
+        wide.load_state_dict({name: x.float() for name, x in plain.state_dict().items()})
+        x = clip(kind, 2, dtype, starts=True)
+        exact = wide(x.float(), Stream())
+        limit = LARGEST_RATIO * relative_rms(plain(x, Stream()).float(), exact)
+        assert relative_rms(run(stage(plain, "start", x, {}), x).float(), exact) <= limit
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture(kind: str) -> None:
+    plain = network(kind, IMAGE, torch.float32)
+    x = clip(kind, 1, torch.float32, starts=True)
+    wanted = plain(x, Stream())
+    ours = stage(plain, "image", x, {})
+    assert relative_rms(run(ours, x), wanted) <= TOLERANCE
+    assert set(ours.inputs) | set(ours.outputs) == {"x", "latent"}

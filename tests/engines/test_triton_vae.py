@@ -1,0 +1,57 @@
+"""The VAE on our kernels: run in a process of its own, see `tests.kernel_runs`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.kernel_runs import run
+from tests.networks import GOLDEN_VAE, golden_tensors, loud_weights
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+from vr_trt.engines.triton_vae import TritonCoderStage
+from vr_trt.engines.vae_layers import pack_coder
+from vr_trt.errors import ModelError
+from vr_trt.export.config import VaeConfig
+from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.vae import VIDEO, Encoder
+
+RUNS = Path(__file__).with_name("run_triton_vae.py")
+ODD = VaeConfig(channels=(6, 12, 12, 12), encoder_resnets=1, decoder_resnets=1, groups=3)
+
+
+def test_the_vae_equals_pytorch_in_the_interpreter() -> None:
+    run(RUNS, "cpu", at_least=3)
+
+
+@pytest.mark.slow
+def test_more_of_the_vae_equals_pytorch_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-m slow")
+    run(RUNS, "cpu", at_least=3)
+
+
+@pytest.mark.gpu
+def test_the_vae_equals_pytorch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-m 'slow or not slow'")
+    run(RUNS, "cuda", at_least=2)
+
+
+def test_a_stage_is_laid_out_without_computing() -> None:
+    """Its inputs are views of its first buffer, and its states are shared with the next stage."""
+    network = fold_decoder(GOLDEN_VAE, golden_tensors("vae_tiny_weights"), VIDEO, torch.float16)
+    layers, states = pack_coder(network), dict[str, torch.Tensor]()
+    start = TritonCoderStage(network, layers, "start", (2, 3, 5), states)
+    step = TritonCoderStage(network, layers, "step", (1, 3, 5), states)
+    assert start.inputs["latent"].shape == (1, 16, 2, 3, 5) and set(start.inputs) == {"latent"}
+    assert start.outputs["x"].shape == (1, 3, 5, 24, 40)
+    assert step.outputs["x"].shape == (1, 3, 4, 24, 40)
+    assert {name.removeprefix("state.") for name in step.inputs} == {"latent", *network.states}
+    for name in network.states:
+        assert start.outputs[f"next.{name}"] is step.inputs[f"state.{name}"]
+
+
+def test_other_networks_are_refused() -> None:
+    with pytest.raises(ModelError, match="not 6 channels of torch.float16: choose another"):
+        pack_coder(fold_encoder(ODD, loud_weights(ODD), VIDEO, torch.float16))
+    with pytest.raises(ModelError, match="fold the VAE first"):
+        pack_coder(Encoder(GOLDEN_VAE))
