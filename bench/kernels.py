@@ -28,6 +28,7 @@ from vr_trt.errors import ModelError, VrTrtError
 SCHEMA = 1
 SECONDS = 400.0
 _BAD = {"wrong", "failed"}
+_TRIES = 2  # of a rival that fails, at different sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,12 +131,27 @@ def _measure(session: Session, results: Results, modules: Sequence[str]) -> None
     results.problems |= session.broken
     for card in cards:
         results.add_card(card)
+    failed: dict[tuple[str, str], list[str]] = {}  # reasons by kernel and rival
     for task, seconds in schedule(cards):
-        row = session.do(task, seconds)
+        rival = _rival(task, results)
+        reasons = failed.setdefault(rival, []) if rival else []
+        if len(reasons) >= _TRIES:  # each failure costs a new worker
+            row = {"state": "not run", "why": f"failed before: {reasons[-1]}"}
+        else:
+            row = session.do(task, seconds)
+        if row["state"] == "failed":
+            reasons.append(row["why"])
         results.add(task, row)
         results.write()
         said = [*task.values(), row["state"], row.get("why", "")]
         print(" | ".join(part for part in said if part), file=sys.stderr, flush=True)
+
+
+def _rival(task: Task, results: Results) -> tuple[str, str] | None:
+    """The kernel and the rival that a task times; None for all other tasks."""
+    if task.get("do") != "time" or task["way"] == OURS:
+        return None
+    return results.cases[task["case"]]["kernel"], task["way"]
 
 
 def main() -> None:

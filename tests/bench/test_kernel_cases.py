@@ -1,5 +1,7 @@
 """The cases of the kernels' benchmark: what they count, and that rivals compute the same."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from math import isnan
 from typing import Any
@@ -26,6 +28,35 @@ def test_every_module_has_cases_of_unique_names(full_size: dict[str, Case]) -> N
         assert case.work.flops > 0 and case.work.bytes > 0 and 0 < case.limit <= 0.1
         assert OURS in case.ways or case.timed
         assert case.card()["ways"] == list(case.ways)
+
+
+BARE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in sys.argv[1:]:
+            raise ModuleNotFoundError(f"{name} is absent", name=name)
+sys.meta_path.insert(0, Absent())
+from vr_trt.bench import kernels, tune
+from vr_trt.bench.case import MODULES, cases_of
+print(sum(len(cases_of(module, small=False)) for module in MODULES))
+"""
+
+
+def test_torch_and_triton_are_all_that_is_needed(full_size: dict[str, Case]) -> None:
+    absent = [
+        "av",
+        "typer",
+        "rich",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "safetensors",
+        "hypothesis",
+    ]
+    command = [sys.executable, "-c", BARE, *absent, "huggingface_hub", "tensorrt", "tensorrt_rtx"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{len(full_size)}\n", done.stderr
 
 
 # Spec §9: TFLOP of one call.

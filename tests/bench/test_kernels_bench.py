@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 
 from vr_trt.bench.case import MODULES, cases_of
 from vr_trt.bench.kernel_report import line, overview, report
-from vr_trt.bench.kernels import SCHEMA, Request, Results, run
+from vr_trt.bench.kernel_run import Session
+from vr_trt.bench.kernels import SCHEMA, Request, Results, _measure, run
 from vr_trt.cli import exit_code
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,26 @@ def test_a_failed_ceiling_is_told_and_leaves_the_times(tmp_path: Path) -> None:
     made.add({"ceiling": "bf16_tflops"}, {"state": "ok", "value": 100.0})
     made.add({"case": "a", "way": "ours", "do": "time"}, row)
     assert made.cases["a"]["times"]["ours"]["of_floor"] == pytest.approx(0.001 / 2)
+
+
+def test_a_rival_that_fails_twice_is_left_alone(tmp_path: Path) -> None:
+    tried = []
+
+    class Failing(Session):
+        def cards(self, modules: Sequence[str]) -> list[dict[str, Any]]:
+            about = {**CARD, "kernel": "a", "importance": 0, "limit": 0.1, "timed": True}
+            return [{**about, "name": f"a {i}", "ways": ["ours", "flash"]} for i in range(4)]
+
+        def do(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+            tried.append(task)
+            return {"state": "failed", "why": "no such kernel"}
+
+    made = Results(path=tmp_path / "kernels.json", about={"gpu": {}, "machine": {}})
+    _measure(Failing(command=list, log=tmp_path / "log", deadline=0.0), made, ("a",))
+    ways = [task["way"] for task in tried if task.get("do") == "time"]
+    assert ways.count("flash") == 2 and ways.count("ours") == 4
+    last = made.cases["a 3"]["times"]["flash"]
+    assert last == {"state": "not run", "why": "failed before: no such kernel"}
 
 
 @no_gpu
