@@ -28,7 +28,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("bench")
     before = os.environ.get("TRITON_INTERPRET")
-    measured = run(Request(out=out, seconds=120, small=True, modules=("glue", "generator")))
+    measured = run(Request(out=out, seconds=120, small=True, modules=("glue", "frame_attention")))
     assert os.environ.get("TRITON_INTERPRET") == before  # the worker's alone
     assert json.loads((out / "kernels.json").read_text()) == measured
     return measured
@@ -40,16 +40,23 @@ def test_the_document(document: dict[str, Any]) -> None:
     assert set(document["ceilings"]) == {"bf16_tflops", "copy_gbps", "fp8_tflops"}
     assert all(value > 0 for value in document["ceilings"].values())
     assert document["problems"] == {}
-    norm, *_, generator = document["cases"]
+    norm, *_, attention = document["cases"]
     assert norm["check"]["state"] == "ok" and norm["check"]["error"] < norm["limit"]
-    assert list(generator["times"]) == ["ours", "PyTorch"]
+    assert list(attention["times"]) == ["ours", "PyTorch SDPA"]
     assert list(norm["times"]) == ["ours", "PyTorch"]
-    for row in (*norm["times"].values(), *generator["times"].values()):
+    for row in (*norm["times"].values(), *attention["times"].values()):
         assert set(row) == ROW | {"of_floor"}
         assert row["p20"] <= row["ms"] <= row["p80"] and row["repeats"] >= 5
     ours = norm["times"]["ours"]
     assert ours["gbps"] == pytest.approx(norm["bytes"] / ours["ms"] / 1e6)
     assert norm["floor_ms"] / ours["ms"] == pytest.approx(ours["of_floor"])
+
+
+@pytest.mark.slow
+def test_every_module_is_right_when_small(tmp_path: Path) -> None:
+    measured = run(Request(out=tmp_path, seconds=900, small=True))
+    states = [row["state"] for case in measured["cases"] for row in case["times"].values()]
+    assert measured["right"] and not measured["problems"] and set(states) == {"ok"}
 
 
 def test_the_report_names_every_case_and_way(document: dict[str, Any]) -> None:
