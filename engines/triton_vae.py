@@ -18,8 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vr_trt.engines.vae_layers import Coder, CoderLayers
+from vr_trt.engines.vae_layers import CoderLayers
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
+from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
 from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
 from vr_trt.kernels.conv3d import conv3d, conv_moments
@@ -84,14 +85,19 @@ class _Walk:
         self._names = {id(module): name for name, module in network.named_modules()}
         self._layers, self._states, self._starts = layers, states, starts
         self._like = torch.empty(0, dtype=layers.dtype, device=layers.device)
-        self._free: dict[tuple[int, ...], list[Tensor]] = {}  # pictures by shape
+        self._free: dict[tuple[object, ...], list[Tensor]] = {}  # pictures by shape and dtype
         self._rooms: dict[tuple[int, ...], Moments] = {}
         self._moments: Moments | None = None  # of the picture that was written last
 
-    def picture(self, frames: int, height: int, width: int, channels: int) -> Tensor:
+    def picture(
+        self, frames: int, height: int, width: int, channels: int,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:  # fmt: skip
         """A free buffer [F, H + 2, W + 2, C] whose border is zero."""
-        free = self._free.get((frames, height + 2, width + 2, channels))
-        return free.pop() if free else bordered(frames, height, width, channels, self._like)
+        dtype = dtype or self._like.dtype
+        free = self._free.get((frames, height + 2, width + 2, channels, dtype))
+        like = self._like.to(dtype)
+        return free.pop() if free else bordered(frames, height, width, channels, like)
 
     def coder(self, network: Coder, x: Tensor) -> Tensor:
         """The whole network: [F, H, W, C]."""
@@ -103,7 +109,7 @@ class _Walk:
         for part in parts:
             assert isinstance(part, Level | MidBlock)
             x = self._level(part, x) if isinstance(part, Level) else self._mid(part, x)
-        self._activate(network.conv_norm_out, x, x)
+        x = self._activated(network.conv_norm_out, x, network.conv_out, over=True)
         return inside(self._conv(network.conv_out, x, moments=False))
 
     def _level(self, level: Level, x: Tensor) -> Tensor:
@@ -129,12 +135,14 @@ class _Walk:
 
     def _res_block(self, block: ResBlock, x: Tensor) -> Tensor:
         """The sum is written over x, or over what the shortcut made of it."""
-        activated = self._activate(block.norm1, x, self.picture(*inside(x).shape))
+        activated = self._activated(block.norm1, x, block.conv1)
         y = self._released(activated, self._conv(block.conv1, activated))
-        self._activate(block.norm2, y, y)
+        activated = self._activated(block.norm2, y, block.conv2, over=True)
+        if activated is not y:
+            self._released(y, activated)
         if hasattr(block, "conv_shortcut"):
             x = self._released(x, self._conv(block.conv_shortcut, x, moments=False))
-        return self._released(y, self._conv(block.conv2, y, plus=x))
+        return self._released(activated, self._conv(block.conv2, activated, plus=x))
 
     def _attention(self, layer: FrameAttention, x: Tensor) -> Tensor:
         """Added to x in place; its norm is the prologue of the product that makes q, k and v."""
@@ -193,9 +201,18 @@ class _Walk:
         self._remember(name, layer.keep_frames, x)
         return out
 
-    def _activate(self, norm: FrameNorm, x: Tensor, out: Tensor) -> Tensor:
-        """Norm and SiLU of the picture that was written last."""
-        self._launch(activate, inside(x), self._scale_shift(norm), inside(out))
+    def _activated(
+        self, norm: FrameNorm, x: Tensor, layer: CausalConv3d, *, over: bool = False
+    ) -> Tensor:
+        """Norm and SiLU of x, which was written last, as `layer` takes it; `over` x if it may be."""
+        name = self._names[id(layer)]
+        dtype = self._layers.convs[name].weight.dtype
+        if not over or dtype != x.dtype:
+            out = self.picture(*_size(x), x.shape[3], dtype)
+        else:
+            out = x
+        step, table = self._layers.steps.get(name, 1.0), self._scale_shift(norm)
+        self._launch(activate, inside(x), table, inside(out), step=step)
         return out
 
     def _scale_shift(self, norm: FrameNorm) -> Tensor:
@@ -219,15 +236,15 @@ class _Walk:
         """Make the last frames of the past and x the past of the next call."""
         if keep:
             if name not in self._states:
-                self._states[name] = torch.zeros_like(x[:1]).repeat(keep, 1, 1, 1)
+                self._states[name] = x.new_zeros(keep, *x.shape[1:])
             self._launch(_keep_last, self._states[name], x, self._starts)
 
-    def _launch(self, function: Callable[..., object], *arguments: object) -> None:
-        self.launches.append(partial(function, *arguments))
+    def _launch(self, function: Callable[..., object], *arguments: object, **more: object) -> None:
+        self.launches.append(partial(function, *arguments, **more))
 
     def _released(self, x: Tensor, result: Tensor) -> Tensor:
         """`result`; the buffer x is free from here on."""
-        self._free.setdefault(tuple(x.shape), []).append(x)
+        self._free.setdefault((*x.shape, x.dtype), []).append(x)
         return result
 
 

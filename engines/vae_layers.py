@@ -1,5 +1,6 @@
 """The folded VAE's weights as our kernels take them: packed once, by the layers' names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -7,18 +8,18 @@ from torch import Tensor, nn
 
 from vr_trt.errors import ModelError
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
+from vr_trt.export.fp8_vae import E4M3_MAX, Coder, fp8_layers
 from vr_trt.export.sub_pixel import SubPixelConv
-from vr_trt.export.vae import Decoder, Encoder
 from vr_trt.kernels.conv_layer import (
     ConvForm,
     PackedConv,
     pack_conv,
     pack_sub_pixel,
     padded_channels,
+    quantise,
 )
 from vr_trt.kernels.group_norm import Norm
 
-Coder = Encoder | Decoder
 POINT = ConvForm(taps=1, kernel=1)
 
 
@@ -30,12 +31,14 @@ class CoderLayers:
     device: torch.device
     convs: dict[str, PackedConv] = field(default_factory=dict)
     norms: dict[str, Norm] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)  # of E4M3 inputs: what 1 stands for
 
 
-def pack_coder(network: Coder) -> CoderLayers:
+def pack_coder(network: Coder, amax: Mapping[str, float] | None = None) -> CoderLayers:
     """Pack a folded coder on the device and of the precision that it is in.
 
-    ModelError for widths that are not whole 16-byte words.
+    The layers in `amax` (see `export.fp8_vae`) take E4M3 inputs of at most that magnitude. ModelError
+    for widths that are not whole 16-byte words, and for an `amax` of another network.
     """
     if not network.form.folded:
         raise ModelError("the triton backend runs folded networks: fold the VAE first")
@@ -63,6 +66,13 @@ def pack_coder(network: Coder) -> CoderLayers:
         elif isinstance(module, FrameAttention):
             layers.convs[f"{name}.qkv"] = _linears(module.to_q, module.to_k, module.to_v)
             layers.convs[f"{name}.to_out"] = _linears(*module.to_out)
+    if unknown := set(amax or {}) - set(fp8_layers(network)):
+        raise ModelError(
+            f"the calibration names {min(unknown)}, which takes no fp8: measure it anew"
+        )
+    for name, largest in (amax or {}).items():
+        layers.steps[name] = largest / E4M3_MAX
+        layers.convs[name] = quantise(layers.convs[name], layers.steps[name])
     return layers
 
 

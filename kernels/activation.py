@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import triton
 import triton.language as tl
 
+from vr_trt.kernels.checks import check_tensor
 from vr_trt.kernels.fp8 import check_scale, quantised, quantised_reference
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -83,11 +84,8 @@ def activate(
     shape = (hidden.shape[0], hidden.shape[1] // parts)
     dtype = hidden.dtype if scale is None else torch.float8_e4m3fn
     out = hidden.new_empty(shape, dtype=dtype) if out is None else out
-    if (out.shape, out.dtype, out.device) != (shape, dtype, hidden.device):
-        raise ValueError(f"activate: out is {tuple(out.shape)} {out.dtype} on {out.device}")
-    for tensor in (hidden, out):
-        if not tensor.is_contiguous():
-            raise ValueError(f"activate reads dense rows, not strides {tensor.stride()}")
+    check_tensor("activate: hidden", hidden, hidden.shape, hidden.dtype, hidden.device)
+    check_tensor("activate: out", out, shape, dtype, hidden.device)
     if scale is not None:
         check_scale("activate", scale, hidden)
     if out.numel():

@@ -29,8 +29,8 @@ _FIRST_BLACKWELL = 100  # whose assembler is a tool of its own
 _ALIGNED = ":16"
 _WARPS, _STAGES = 4, 2
 # Bytes of shared memory that one block may ask for: CUDA programming guide, "compute capabilities".
-SHARED_LIMIT = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10,
-                100: 227 << 10, 103: 227 << 10, 110: 227 << 10, 120: 99 << 10, 121: 99 << 10}  # fmt: skip
+SHARED_LIMIT = {75: 64 << 10, 80: 163 << 10} | dict.fromkeys((86, 89, 120, 121), 99 << 10)
+SHARED_LIMIT |= dict.fromkeys((90, 100, 103, 110), 227 << 10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
+from vr_trt.kernels.checks import check_tensor
 from vr_trt.kernels.fp8 import check_scale, quantised, quantised_reference
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -122,22 +123,13 @@ def _check(
         )
     if gate is not None and y is None:
         raise ValueError("residual_norm: a gate without anything to add")
-    row = x.shape[1:]
-    wanted = (
-        (x, x.shape, x.dtype),
-        (y, x.shape, x.dtype),
-        (gate, row, x.dtype),
-        (out, x.shape, dtype),
-    )
-    for tensor, shape, kind in wanted:
-        if tensor is None:
-            continue
-        if (tensor.shape, tensor.dtype, tensor.device) != (shape, kind, x.device):
-            raise ValueError(
-                f"residual_norm: {tuple(tensor.shape)} {tensor.dtype} on {tensor.device} "
-                f"beside x {tuple(x.shape)} {x.dtype} on {x.device}"
-            )
-        if not tensor.is_contiguous():
-            raise ValueError(f"residual_norm reads dense rows, not strides {tensor.stride()}")
+    for name, tensor, shape, kind in (
+        ("x", x, x.shape, x.dtype),
+        ("y", y, x.shape, x.dtype),
+        ("gate", gate, x.shape[1:], x.dtype),
+        ("out", out, x.shape, dtype),
+    ):
+        if tensor is not None:
+            check_tensor(f"residual_norm: {name}", tensor, shape, kind, x.device)
     if scale is not None:
         check_scale("residual_norm", scale, x)

@@ -1,4 +1,4 @@
-"""Block sizes, warps and stages of every kernel, per chip, from the committed tables `tuned/*.toml`.
+"""Block sizes, warps and stages of every kernel, per chip: the committed tables `tuned/*.toml`.
 
 Nothing is tuned on a user's machine. A table of kernel `k` reads
 

@@ -1,30 +1,31 @@
 """Attention inside windows with the text in every window, from the fused qkv tensors.
 
-Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows, S tokens of a
-window and the text. Source: network spec §4.1. Three launches:
+Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows, S tokens of one
+and the text. Source: network spec §4.1. Three launches:
 
 1. `rotated_keys_kernel`: the keys of video and text, normalised and rotated, each once.
 2. `window_attention_kernel`: everything else, from gather to scatter.
 3. `window_mean_kernel`: the text's mean over windows, in a fixed order, so without atomics.
 
 Why keys first, and not inside 2: a window has S = 868 at 21 frames of 720p, seven blocks of 128
-queries, and each would prepare all of the window's keys anew. For 128 keys of width 128 that is
-about 12 operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's 128 lanes, beside
-2048 cycles of matrix products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs
-at 4.3 TB/s, where the products of a layer take 390 µs at 500 TFLOP/s. A query belongs to one block
-only: queries are prepared inside 2, and their 220 MB are saved.
+queries, and each would prepare all of its keys anew. For 128 keys of width 128 that is about 12
+operations on 16 k elements, 1500 cycles of a Hopper multiprocessor's lanes, beside 2048 cycles of
+products. Once, it moves N * H * D values in and out: 220 MB for the 3B, 51 µs at 4.3 TB/s, where a
+layer's products take 390 µs at 500 TFLOP/s. A query belongs to one block: it is prepared in 2.
 
-Pairs that rotate are halves (j, j + D / 2), as folding orders them. 3B and 7B differ in tables only.
+Pairs that rotate are halves (j, j + D / 2), as folding orders them; 3B and 7B differ in tables.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import e, log2, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
 
+from vr_trt.kernels.aot import Compiled, compile_for
+from vr_trt.kernels.checks import check_tensor
 from vr_trt.kernels.tuning import capability_of, tuned
 from vr_trt.kernels.window_tables import WindowSpec, packed_windows, rotary_rows
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 EPS = 1e-5
 _LARGEST_GRID = 65535  # programs along a launch's second axis
-_ALIGNED = 16  # bytes: rows are read so many at a time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +49,11 @@ class QkNorm:
 
     def to(self, device: "torch.device", dtype: "torch.dtype") -> "QkNorm":
         """The same weights, elsewhere or of another kind."""
-        text_q = None if self.text_q is None else self.text_q.to(device, dtype)
-        video_q, video_k, text_k = (
-            x.to(device, dtype) for x in (self.video_q, self.video_k, self.text_k)
+        names = ("video_q", "video_k", "text_k", "text_q")
+        weights: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{k: w.to(device, dtype) for k, w in weights.items() if w is not None}
         )
-        return QkNorm(video_q=video_q, video_k=video_k, text_k=text_k, text_q=text_q, eps=self.eps)
 
 
 def window_attention_reference(
@@ -121,8 +121,12 @@ def rotated_keys_kernel(  # type: ignore[no-untyped-def]
     D: tl.constexpr,
     TEXT_PARTS: tl.constexpr,
     ROWS: tl.constexpr,
+    HEADS: tl.constexpr,
 ):
-    """Each program: ROWS rows of the video, or of the text, all heads; it reads its angles once."""
+    """Each program: ROWS rows of the video, or of the text, and HEADS heads of each.
+
+    Without a loop: its loads could not be issued before the stores of the pass before.
+    """
     HALF: tl.constexpr = D // 2
     half = tl.arange(0, HALF)[None, :]
     block = tl.program_id(0) * ROWS
@@ -139,22 +143,23 @@ def rotated_keys_kernel(  # type: ignore[no-untyped-def]
         weight = video_weight
         source = video + H * D
     stride = tl.where(of_text, TEXT_PARTS * H * D, 3 * H * D)
-    row = (block + tl.arange(0, ROWS)).to(tl.int64)[:, None]
-    inside = row < rows
+    vector = tl.arange(0, ROWS * HEADS)[:, None]
+    row = (block + vector // HEADS).to(tl.int64)
+    head = tl.program_id(1) * HEADS + vector % HEADS
+    inside = (row < rows) & (head < H)
+    here = source + row * stride + head * D + half
+    a = tl.load(here, mask=inside, other=0.0)
+    b = tl.load(here + HALF, mask=inside, other=0.0)
     angle = (before + row) * HALF + half
     c, s = (
         tl.load(cos + angle, mask=inside, other=0.0),
         tl.load(sin + angle, mask=inside, other=0.0),
     )
     weight_a, weight_b = tl.load(weight + half), tl.load(weight + HALF + half)
-    for head in range(H):
-        here = source + row * stride + head * D + half
-        a = tl.load(here, mask=inside, other=0.0)
-        b = tl.load(here + HALF, mask=inside, other=0.0)
-        a, b = _prepared(a, b, weight_a, weight_b, c, s, 1.0, EPS, D)
-        there = keys + ((before + row) * H + head) * D + half
-        tl.store(there, a.to(keys.dtype.element_ty), mask=inside)
-        tl.store(there + HALF, b.to(keys.dtype.element_ty), mask=inside)
+    a, b = _prepared(a, b, weight_a, weight_b, c, s, 1.0, EPS, D)
+    there = keys + ((before + row) * H + head) * D + half
+    tl.store(there, a.to(keys.dtype.element_ty), mask=inside)
+    tl.store(there + HALF, b.to(keys.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -201,9 +206,9 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     row = tl.load(index + tl.minimum(place, queries - 1)).to(tl.int64)
     of_text = row >= N
     q_row = tl.where(of_text, text + (row - N) * TEXT, video + row * VIDEO)[:, None] + head
-    weights = video_weight + half, text_weight + half
-    weight_a = tl.where(of_text[:, None], tl.load(weights[1]), tl.load(weights[0]))
-    weight_b = tl.where(of_text[:, None], tl.load(weights[1] + HALF), tl.load(weights[0] + HALF))
+    of, ours, theirs = of_text[:, None], text_weight + half, video_weight + half
+    weight_a = tl.where(of, tl.load(ours), tl.load(theirs))
+    weight_b = tl.where(of, tl.load(ours + HALF), tl.load(theirs + HALF))
     angle = row[:, None] * HALF + half
     q_a, q_b = _prepared(
         tl.load(q_row + half), tl.load(q_row + HALF + half), weight_a, weight_b,
@@ -233,8 +238,8 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     window = tl.load(tile + 4).to(tl.int64)
     out_of_text = text_out + (window * L + row - N) * (H * D)
     out_row = tl.where(of_text, out_of_text, video_out + row * (H * D))
-    out = (attended / total[:, None]).to(video_out.dtype.element_ty)
-    tl.store(out_row[:, None] + head + d, out, mask=(place < queries)[:, None])
+    attended = (attended / total[:, None]).to(video_out.dtype.element_ty)
+    tl.store(out_row[:, None] + head + d, attended, mask=(place < queries)[:, None])
 
 
 @triton.jit
@@ -281,10 +286,10 @@ def window_plan(
     tiles = packed.tiles(sizes["BLOCK_Q"], 0 if spec.text_queries else spec.text_tokens)
     if len(tiles) > _LARGEST_GRID:
         raise ValueError(f"window_attention: {len(tiles)} tiles are too many: use fewer frames")
-    tables = (packed.index, tiles, *rotary_rows(spec))
-    index, on_device, cos, sin = (torch.from_numpy(table).to(device) for table in tables)
+    cos, sin = (torch.from_numpy(table).to(device) for table in rotary_rows(spec))
+    index, places = (torch.from_numpy(table).to(device) for table in (packed.index, tiles))
     return WindowPlan(
-        spec=spec, windows=packed.count, index=index, tiles=on_device, cos=cos, sin=sin, sizes=sizes
+        spec=spec, windows=packed.count, index=index, tiles=places, cos=cos, sin=sin, sizes=sizes
     )
 
 
@@ -329,7 +334,8 @@ def window_attention(
     shape = {"EPS": norm.eps, "H": H, "D": D, "TEXT_PARTS": text.shape[1]}
     chip = capability_of(video.device)
     keys = tuned("rotated_keys", chip)
-    rotated_keys_kernel[(triton.cdiv(N, keys["ROWS"]) + triton.cdiv(L, keys["ROWS"]),)](
+    blocks = triton.cdiv(N, keys["ROWS"]) + triton.cdiv(L, keys["ROWS"])
+    rotated_keys_kernel[(blocks, triton.cdiv(H, keys["HEADS"]))](
         video, text, norm.video_k, norm.text_k, plan.cos, plan.sin, buffers.keys, N, L,
         **shape, **keys,
     )  # fmt: skip
@@ -346,6 +352,20 @@ def window_attention(
         buffers.text_windows, buffers.text_out, plan.windows, size, **mean
     )
     return buffers.video_out, buffers.text_out
+
+
+def compile_attention(
+    kind: str, heads: int, head_width: int, chip: int, text_parts: int = 3
+) -> Compiled:
+    """The attention kernel for `kind`, "fp16" or "bf16", as tuned for `chip`, ahead of time."""
+    tensors = ("video", "text", "keys", "video_weight", "text_weight", "video_out", "text_out")
+    signature = dict.fromkeys(tensors, f"*{kind}:16") | {"N": "i32", "L": "i32"}
+    signature |= dict.fromkeys(("cos", "sin"), "*fp32:16")
+    signature |= dict.fromkeys(("index", "tiles"), "*i32:16")
+    shape = {"H": heads, "D": head_width, "TEXT_PARTS": text_parts, "EPS": EPS}
+    sizes = tuned("window_attention", chip, head_width=head_width)
+    constants = {"SCALE": log2(e) / sqrt(head_width), **shape, **sizes}
+    return compile_for(window_attention_kernel, signature, constants, chip)
 
 
 def _check(
@@ -374,16 +394,5 @@ def _check(
         },
     }
     for name, (tensor, shape) in wanted.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"window_attention: {name} is {tuple(tensor.shape)}, not {shape}")
-        if tensor.dtype != video.dtype or tensor.device != plan.index.device:
-            raise ValueError(
-                f"window_attention: {name} is {tensor.dtype} on {tensor.device}, "
-                f"not {video.dtype} on {plan.index.device} as the plan and the video"
-            )
-        if not tensor.is_contiguous():
-            raise ValueError(f"window_attention: {name} lies with strides {tensor.stride()}")
-        if tensor.data_ptr() % _ALIGNED:
-            raise ValueError(f"window_attention: {name} does not start at a multiple of 16 bytes")
+        if tensor is not None:
+            check_tensor(f"window_attention: {name}", tensor, shape, video.dtype, plan.index.device)

@@ -7,12 +7,14 @@ without a graph: that is for tests. The graph has not been executed by us yet: n
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 
 from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.triton_plan import open_stage
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
 from vr_trt.runtime.session import Array, Tensor
 
@@ -24,12 +26,15 @@ class DeviceTensor:
     """A `vr_trt.runtime.session.Tensor` of PyTorch."""
 
     value: torch.Tensor
+    done: torch.cuda.Event | None = None  # when it is written, whatever stream writes it
 
     def shape(self) -> Sequence[int]:
         return tuple(self.value.shape)
 
     def numpy(self) -> Array:
         """It on the host, when the device is done with it; bf16, which numpy lacks, as fp32."""
+        if self.done is not None:
+            self.done.synchronize()
         value = self.value.float() if self.value.dtype == torch.bfloat16 else self.value
         return value.cpu().numpy()
 
@@ -49,7 +54,8 @@ class TritonSession:
         self._in_place = {x.data_ptr() for x in self._inputs.values()}
         self._bound: dict[str, Array | Tensor] = {}
         self._cancelled = False
-        self._graph = self._captured() if self._device.type == "cuda" else None
+        self._on_gpu = self._device.type == "cuda"
+        self._graph = self._captured() if self._on_gpu else None
 
     @property
     def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -78,12 +84,11 @@ class TritonSession:
             for name, value in bound.items():
                 self._put(self._inputs[name], value)
             self._run()
-            results: dict[str, Tensor] = {
-                name: self._kept(x) for name, x in self._stage.outputs.items()
-            }
+            kept = {name: self._kept(x) for name, x in self._stage.outputs.items()}
+            done = torch.cuda.current_stream().record_event() if self._on_gpu else None
         if self._cancelled:
             raise InterruptedRun(f"{self._name} was stopped")
-        return results
+        return {name: DeviceTensor(value, done) for name, value in kept.items()}
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -92,13 +97,16 @@ class TritonSession:
         """Copy a bound value to where the stage reads it, unless it lies there."""
         if isinstance(value, DeviceTensor):
             source = value.value
+            if value.done is not None:  # by another session, perhaps on another stream
+                torch.cuda.current_stream().wait_event(value.done)
+                source.record_stream(torch.cuda.current_stream())
         else:
             source = torch.from_numpy(value if isinstance(value, np.ndarray) else value.numpy())
         if source.data_ptr() != place.data_ptr():
             place.copy_(source)
 
-    def _kept(self, output: torch.Tensor) -> DeviceTensor:
-        return DeviceTensor(output if output.data_ptr() in self._in_place else output.clone())
+    def _kept(self, output: torch.Tensor) -> torch.Tensor:
+        return output if output.data_ptr() in self._in_place else output.clone()
 
     def _run(self) -> None:
         if self._cancelled:
@@ -109,7 +117,7 @@ class TritonSession:
             self._graph.replay()
 
     def _on(self, stream: int | None) -> AbstractContextManager[object]:
-        if stream is None or self._device.type != "cuda":
+        if stream is None or not self._on_gpu:
             return nullcontext()
         return torch.cuda.stream(torch.cuda.ExternalStream(stream, self._device))
 
@@ -128,3 +136,10 @@ class TritonSession:
                 f"{self._name} does not fit on the GPU: choose a smaller profile ({error})"
             ) from None
         return graph
+
+
+def load(plan: Path, device: str = "cuda") -> TritonSession:
+    """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("the triton backend needs an NVIDIA GPU and there is none here")
+    return TritonSession(open_stage(plan, torch.device(device)), plan.stem)

@@ -1,7 +1,7 @@
 """Tests of one kernel, run on the CPU by Triton's interpreter, or on a GPU: the same file for both.
 
 A kernel `k` has `tests/kernels/run_k.py`, which pytest does not collect by itself: whether Triton
-interprets or compiles is decided once, when a kernel is defined, so it runs in a process of its own.
+interprets or compiles is decided when a kernel is defined, so it runs in a process of its own.
 `test_k.py` starts it, once as it is and once marked `gpu`.
 """
 

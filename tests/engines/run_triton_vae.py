@@ -6,11 +6,12 @@ from tests.kernel_runs import DEVICE
 from tests.networks import GOLDEN_VAE, golden_tensors, loud_weights, normal
 from torch import Tensor
 
-from vr_trt.engines.triton_vae import TritonCoderStage
-from vr_trt.engines.vae_layers import Coder, pack_coder
+from vr_trt.engines.triton_vae import Call, TritonCoderStage
+from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.fp8_vae import Coder, observe, quantise_coder
 from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import IMAGE, VIDEO, Form
 from vr_trt.kernels import conv3d, group_norm
@@ -20,6 +21,7 @@ TOLERANCE = 2e-5
 LARGEST_RATIO = 1.2  # of our error in 16 bits to PyTorch's own
 # One resnet, and widths that change at every level: every kind of layer, in a short time.
 SMALL = VaeConfig(channels=(8, 16, 16, 24), encoder_resnets=1, decoder_resnets=1, groups=4)
+FP8 = VaeConfig(channels=(16, 16, 32, 32), encoder_resnets=1, decoder_resnets=1, groups=4)
 SIZE = (16, 24)  # rows and columns of pixels
 HALVES = (torch.float16,) if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
 KINDS = ["encoder", "decoder"]
@@ -50,8 +52,13 @@ def run(stage: TritonCoderStage, x: Tensor) -> Tensor:
     return stage.outputs[result].clone()
 
 
-def stage(plain: Coder, call: str, x: Tensor, states: dict[str, Tensor]) -> TritonCoderStage:
-    return TritonCoderStage(plain, pack_coder(plain), call, tuple(x.shape[2:]), states)  # type: ignore[arg-type]
+def stage(plain: Coder, call: Call, x: Tensor, states: dict[str, Tensor]) -> TritonCoderStage:
+    return TritonCoderStage(plain, pack_coder(plain), call, _size(x), states)
+
+
+def _size(x: Tensor) -> tuple[int, int, int]:
+    frames, height, width = x.shape[2:]
+    return frames, height, width
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +118,17 @@ def test_a_picture(kind: str) -> None:
     ours = stage(plain, "image", x, {})
     assert relative_rms(run(ours, x), wanted) <= TOLERANCE
     assert set(ours.inputs) | set(ours.outputs) == {"x", "latent"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_fp8_is_as_emulated(kind: str) -> None:
+    """On a GPU only: the interpreter does not round to E4M3 as the chips do."""
+    plain = network(kind, VIDEO, torch.float16, FP8)
+    x = clip(kind, 2, torch.float16, starts=True)
+    amax = observe(plain, [x])
+    wide = network(kind, VIDEO, torch.float32, FP8)
+    exact = wide(x.float(), Stream())
+    emulated = relative_rms(quantise_coder(wide, amax)(x.float(), Stream()), exact)
+    ours = TritonCoderStage(plain, pack_coder(plain, amax), "start", _size(x), {})
+    assert relative_rms(run(ours, x).float(), exact) <= 1.3 * emulated

@@ -14,6 +14,7 @@ from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.errors import ModelError
 from vr_trt.export.config import VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.fp8_vae import fp8_layers
 from vr_trt.export.vae import VIDEO, Encoder
 
 RUNS = Path(__file__).with_name("run_triton_vae.py")
@@ -32,7 +33,7 @@ def test_more_of_the_vae_equals_pytorch_in_the_interpreter(monkeypatch: pytest.M
 
 @pytest.mark.gpu
 def test_the_vae_equals_pytorch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-m 'slow or not slow'")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-m 'slow or gpu or not slow'")
     run(RUNS, "cuda", at_least=2)
 
 
@@ -48,6 +49,19 @@ def test_a_stage_is_laid_out_without_computing() -> None:
     assert {name.removeprefix("state.") for name in step.inputs} == {"latent", *network.states}
     for name in network.states:
         assert start.outputs[f"next.{name}"] is step.inputs[f"state.{name}"]
+
+
+def test_fp8_layers_keep_fp8_states() -> None:
+    config = VaeConfig(channels=(16, 16, 16, 16), encoder_resnets=1, decoder_resnets=1, groups=4)
+    network = fold_decoder(config, loud_weights(config), VIDEO, torch.float16)
+    amax = dict.fromkeys(fp8_layers(network), 7.0)
+    layers, states = pack_coder(network, amax), dict[str, torch.Tensor]()
+    TritonCoderStage(network, layers, "start", (2, 3, 5), states)
+    for name, state in states.items():
+        assert (state.dtype == torch.float8_e4m3fn) == (name in amax)
+    assert layers.steps == dict.fromkeys(amax, 7.0 / 448)
+    with pytest.raises(ModelError, match="names conv_in, which takes no fp8"):
+        pack_coder(network, {"conv_in": 1.0})
 
 
 def test_other_networks_are_refused() -> None:

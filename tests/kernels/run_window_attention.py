@@ -20,9 +20,8 @@ from vr_trt.kernels.window_tables import WindowSpec, packed_windows
 from vr_trt.kernels.windows import Grid
 
 ON = torch.device(DEVICE)
-# In 16 bits we must be as near as plain PyTorch; in fp32 that is the truth itself, and what counts is
-# half a step: softmax and sums over some hundred keys take several.
-LARGEST_RATIO = {torch.float32: 20.0, torch.float16: 1.2, torch.bfloat16: 1.2}
+# We must be as near to the truth, taken in fp64, as plain PyTorch in our precision is, roughly.
+LARGEST_RATIO = {torch.float32: 2.5, torch.float16: 1.2, torch.bfloat16: 1.2}
 # Small blocks, so that windows are longer than one; on a GPU the tuned ones.
 SIZES = (
     None if DEVICE == "cuda" else {"BLOCK_Q": 32, "BLOCK_K": 64, "num_warps": 4, "num_stages": 2}
@@ -66,7 +65,7 @@ class Case:
         ours = window_attention(video, text, norm, plan, poisoned_buffers(video, plan))
         plain = window_attention_reference(video, text, norm, self.spec)
         exact = window_attention_reference(
-            video.float(), text.float(), norm.to(ON, torch.float32), self.spec
+            video.double(), text.double(), norm.to(ON, torch.float64), self.spec
         )
         assert (ours[1] is None) == (exact[1] is None) == (not self.spec.text_queries)
         return [

@@ -1,0 +1,141 @@
+"""Plans of the triton backend from the graph that ships, and what is refused."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from tests.engine_graphs import make_spec
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+from vr_trt.engines import build_triton
+from vr_trt.engines.build_triton import BUILDER
+from vr_trt.engines.builder import GraphSize, find_builder
+from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.triton_plan import open_stage, read_plan
+from vr_trt.errors import ModelError
+from vr_trt.export.fold_generator import fold_generator
+from vr_trt.export.models import find_model_files
+from vr_trt.runtime.triton_session import load
+
+GRAPH = Path(build_triton.__file__).with_name("nano") / "generator.onnx"
+LATENT = (1, 16, 3, 6, 4)
+CPU = torch.device("cpu")
+
+
+def spec_of(**changes: object) -> EngineSpec:
+    fields = {
+        "model": "nano",
+        "backend": "triton",
+        "targets": (89, 90),
+        "shapes": {name: InputShape.exactly(LATENT) for name in ("noise", "latent")},
+    }
+    return make_spec(**fields | changes)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("triton") / "plan"
+    report = BUILDER.build(spec_of(), GRAPH, path, print)
+    assert set(report.seconds) == {"read", "compile", "write"}
+    assert {name: facts["arch"] for name, facts in report.facts.items()} == {
+        "sm_89": "sm_89",
+        "sm_90": "sm_90a",
+    }
+    return path
+
+
+def test_a_plan_holds_the_folded_network(plan: Path) -> None:
+    files = find_model_files("nano")
+    wanted = fold_generator(
+        files.generator, files.load_generator(), files.load_text(), dtype=torch.float16
+    )
+    found = read_plan(plan)
+    assert (found.stage, found.config, found.latent) == ("generator", files.generator, LATENT)
+    assert found.state.keys() == wanted.state_dict().keys()
+    for name, tensor in wanted.state_dict().items():
+        torch.testing.assert_close(found.state[name], tensor, rtol=0, atol=0)
+
+
+def test_a_plan_opens_as_a_stage(plan: Path) -> None:
+    stage = open_stage(plan, CPU)
+    assert {name: tuple(x.shape) for name, x in stage.inputs.items()} == {
+        "noise": LATENT,
+        "latent": LATENT,
+    }
+    assert {x.dtype for x in (*stage.inputs.values(), *stage.outputs.values())} == {torch.float16}
+
+
+def test_bf16_is_rounded_once(plan: Path, tmp_path: Path) -> None:
+    BUILDER.build(spec_of(precision="bf16", targets=(80,)), GRAPH, tmp_path / "plan", print)
+    state = read_plan(tmp_path / "plan").state
+    assert {x.dtype for x in state.values()} == {torch.bfloat16}
+    ours = state["patch_in.weight"].float() - read_plan(plan).state["patch_in.weight"].float()
+    assert 0 < ours.abs().max() < 0.01
+
+
+def test_a_damaged_plan_is_refused(plan: Path, tmp_path: Path) -> None:
+    whole, path = plan.read_bytes(), tmp_path / "plan"
+    for content in (b"", b"nothing", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="no plan of triton's .*: build it again"):
+            read_plan(path)
+    torch.save({"stage": "generator"}, path)
+    with pytest.raises(ModelError, match="no plan of triton's"):
+        open_stage(path, CPU)
+    content = torch.load(plan, weights_only=True)
+    del content["state"]["patch_out.bias"]
+    torch.save(content, path)
+    with pytest.raises(ModelError, match="does not hold generator .*patch_out.bias"):
+        open_stage(path, CPU)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_loaded(plan: Path) -> None:
+    with pytest.raises(ModelError, match="needs an NVIDIA GPU"):
+        load(plan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"stage": "decode_step"}, "no decode_step yet"),
+        ({"model": "mine"}, "runs nano, seedvr2-3b, .* not 'mine'"),
+        ({"model": "seedvr2-3b"}, r"has \(\d+, \d+\) as folded.*seedvr2-3b has"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    changes: dict[str, object], error: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=error):
+        BUILDER.build(spec_of(**changes), GRAPH, tmp_path / "plan", print)
+
+
+def test_a_graph_without_the_network_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(GRAPH, load_external_data=False)
+    kept = [x for x in model.graph.initializer if "patch_in.bias" not in x.name]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    graph = tmp_path / "generator.onnx"
+    graph.write_bytes(model.SerializeToString())
+    (tmp_path / "generator.bin").symlink_to(GRAPH.with_name("generator.bin"))
+    with pytest.raises(ModelError, match="nothing as folded.patch_in.bias"):
+        BUILDER.build(spec_of(), graph, tmp_path / "plan", print)
+
+
+def test_it_is_the_builder_of_its_name() -> None:
+    assert find_builder("triton") is BUILDER and BUILDER.available() is None
+    assert BUILDER.version() and set(BUILDER.default_targets) <= set(BUILDER.targets)
+    assert BUILDER.flags({}) == {}
+    with pytest.raises(ModelError, match="no option 'x'"):
+        BUILDER.flags({"x": "1"})
+    with pytest.raises(ModelError, match="no fp32: choose fp16 or bf16"):
+        BUILDER.check("fp32", 90)
+    with pytest.raises(ModelError, match="sm_75 is older"):
+        BUILDER.check("fp16", 75)
+    with pytest.raises(ModelError, match="for a GPU"):
+        BUILDER.check("fp16", None)
+    BUILDER.check("bf16", 120)
+    small, large = (BUILDER.estimate_memory(spec_of(), GraphSize(weights=n)) for n in (0, 10**9))
+    assert large - small > 10**9
