@@ -164,7 +164,7 @@ def schedule(cards: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Task, float]]
 
 
 def _delay(way: str) -> int:
-    return 0 if way == OURS else 3 if way == COMPILED else 1
+    return 0 if way.startswith(OURS) else 3 if way == COMPILED else 1
 
 
 def worker_command(device: str, small: bool) -> Callable[[Sequence[str]], list[str]]:

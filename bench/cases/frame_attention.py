@@ -17,24 +17,25 @@ from vr_trt.bench.roofline import Work
 from vr_trt.kernels.frame_attention import frame_attention, frame_attention_reference
 from vr_trt.kernels.tuning import tuned
 
-SIZES = {"720p": (1, 14400, 512), "1080p": (1, 32640, 512)}  # frames, positions, head width
-AWKWARD = {"one position": (2, 1, 512), "odd": (2, 333, 512)}
-SMALL = {"small": (1, 7, 32)}
+Size = tuple[int, int, int, int]  # frames, rows, columns, head width
+SIZES: dict[str, Size] = {"720p": (1, 90, 160, 512), "1080p": (1, 136, 240, 512)}
+AWKWARD: dict[str, Size] = {"one position": (2, 1, 1, 512), "odd": (2, 9, 37, 512)}
+SMALL: dict[str, Size] = {"small": (1, 1, 7, 32)}
 LIMIT = 8e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    qkv: Tensor  # [F, N, 3 D] bf16
-    out: Tensor  # [F, N, D]
+    qkv: Tensor  # [F, H, W, 3 D] bf16
+    out: Tensor  # [F, H, W, D]
 
 
-def make(frames: int, positions: int, width: int) -> Callable[[str, int], Inputs]:
+def make(frames: int, rows: int, columns: int, head: int) -> Callable[[str, int], Inputs]:
     """Random queries, keys and values, and the output filled with NaN."""
 
     def inputs(device: str, seed: int) -> Inputs:
-        qkv = normal(device, seed, frames, positions, 3 * width).to(half(device))
-        return Inputs(qkv=qkv, out=qkv.new_full((frames, positions, width), torch.nan))
+        qkv = normal(device, seed, frames, rows, columns, 3 * head).to(half(device))
+        return Inputs(qkv=qkv, out=qkv.new_full((frames, rows, columns, head), torch.nan))
 
     return inputs
 
@@ -44,17 +45,18 @@ def ours_with(sizes: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[]
     return lambda given: lambda: frame_attention(given.qkv, given.out, sizes)
 
 
-def case(label: str, size: tuple[int, int, int], timed: bool) -> Case:
+def case(label: str, size: Size, timed: bool) -> Case:
     """One size."""
-    frames, positions, width = size
+    frames, rows, columns, head = size
+    positions = rows * columns
     return Case(
         name=f"frame_attention {label}",
         kernel="frame_attention",
         importance=2,
         work=Work(
             unit="bf16",
-            flops=4.0 * frames * positions**2 * width,
-            bytes=2.0 * 4 * frames * positions * width,
+            flops=4.0 * frames * positions**2 * head,
+            bytes=2.0 * 4 * frames * positions * head,
         ),
         limit=LIMIT,
         make=make(*size),
@@ -65,7 +67,7 @@ def case(label: str, size: tuple[int, int, int], timed: bool) -> Case:
                 lambda: frame_attention_reference(given.qkv)
             ),
         },
-        shape={"frames": frames, "positions": positions, "head_width": width},
+        shape={"frames": frames, "positions": positions, "head_width": head},
         timed=timed,
         tunable=Tunable(
             table="frame_attention",

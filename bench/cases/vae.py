@@ -22,6 +22,7 @@ from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VAE, VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.fp8_vae import observe
 from vr_trt.export.vae import PLAIN, VIDEO, Decoder, Encoder
 
 Coder = Encoder | Decoder
@@ -34,6 +35,7 @@ TINY = VaeConfig(channels=(8, 8, 16, 16), encoder_resnets=1, decoder_resnets=1, 
 FRAMES = 4
 LIMIT = 0.1  # of bf16 through all layers, against fp32
 SEED = 0  # of the weights
+CALIBRATED = 90, 160  # rows and columns at most of what fp8's scales are taken from
 SECONDS = 120.0
 # Operations a pixel of a frame without the attention, and the attention's a pixel of a latent, of
 # the network as published: spec §9.
@@ -133,21 +135,27 @@ def reference(given: Inputs) -> tuple[Tensor, ...]:
         return (out if given.part == "decode" else given.scaled(out),)
 
 
-def ours(given: Inputs) -> Callable[[], Tensor]:
+def ours(*, fp8: bool = False) -> Way:
     """The triton backend's stage, captured as it is in a run; its states live in it."""
-    network = given.folded().to(half(given.x.device.type))
-    layers, states = pack_coder(network), dict[str, Tensor]()
-    came, result = ("latent", "x") if given.part == "decode" else ("x", "latent")
-    start = TritonCoderStage(network, layers, "start", _size(given.past), states)
-    start.inputs[came].copy_(given.past)
-    start.run()
-    kept = {name: state.clone() for name, state in states.items()}
-    step = TritonCoderStage(network, layers, "step", _size(given.x), states)
-    step.inputs[came].copy_(given.x)
-    call = captured(step.run, step.outputs[result])
-    for name, state in kept.items():  # which that has moved on
-        states[name].copy_(state)
-    return call
+
+    def way(given: Inputs) -> Callable[[], Tensor]:
+        network = given.folded().to(half(given.x.device.type))
+        calibration = given.past[..., : CALIBRATED[0], : CALIBRATED[1]].to(network.conv_in.weight)
+        amax = observe(network, [calibration]) if fp8 else None
+        layers, states = pack_coder(network, amax), dict[str, Tensor]()
+        came, result = ("latent", "x") if given.part == "decode" else ("x", "latent")
+        start = TritonCoderStage(network, layers, "start", _size(given.past), states)
+        start.inputs[came].copy_(given.past)
+        start.run()
+        kept = {name: state.clone() for name, state in states.items()}
+        step = TritonCoderStage(network, layers, "step", _size(given.x), states)
+        step.inputs[came].copy_(given.x)
+        call = captured(step.run, step.outputs[result])
+        for name, state in kept.items():  # they have moved on
+            states[name].copy_(state)
+        return call
+
+    return way
 
 
 def _size(x: Tensor) -> tuple[int, int, int]:
@@ -198,7 +206,8 @@ def case(name: str, part: Part, config: VaeConfig, size: tuple[int, int], rank: 
     with torch.device("meta"):
         weights = network_bytes((Decoder if part == "decode" else Encoder)(config, PLAIN))
     ways: dict[str, Way] = {
-        OURS: ours,
+        OURS: ours(),
+        f"{OURS}, fp8": ours(fp8=True),
         f"{PYTORCH} channels last": pytorch(),
         PYTORCH: pytorch(last=False),
         f"{PYTORCH} folded": pytorch(folded=True),
@@ -228,7 +237,10 @@ def cases(small: bool) -> list[Case]:
     if small:  # without ours, which the interpreter takes minutes for
         tiny = [case("tiny", part, TINY, (32, 48), 0) for part in PARTS]
         return [
-            replace(made, ways={name: way for name, way in made.ways.items() if name != OURS})
+            replace(
+                made,
+                ways={name: way for name, way in made.ways.items() if not name.startswith(OURS)},
+            )
             for made in tiny
         ]
     ranks = {("720p", "decode"): 0, ("1080p", "decode"): 0, ("720p", "encode"): 1}
