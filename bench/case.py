@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # In the order of importance, which is that of the report too.
-MODULES = ("vae", "generator", "window_attention", "to_model", "to_video", "wavelet", "glue")
+MODULES = (
+    *("vae", "generator", "conv3d", "window_attention"),
+    *("frame_attention", "group_norm", "glue", "to_model", "to_video", "wavelet"),
+)
 OURS, PYTORCH, COMPILED = "ours", "PyTorch", "PyTorch compile"
 
 Call = Callable[[], Any]  # does the work once and returns what it made
@@ -37,6 +40,16 @@ def relative_rms(given: "Sequence[Tensor]", wanted: "Sequence[Tensor]") -> float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tunable:
+    """How a case runs with other block sizes than the table's."""
+
+    table: str  # kernels/tuned/TABLE.toml
+    key: Mapping[str, int | str]  # what a row of it depends on
+    options: Callable[[int], Mapping[str, int]]  # of a chip as 90: what the table has now
+    way: Callable[[Mapping[str, int]], Way]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """What is computed, by whom, and when it counts as right."""
 
@@ -52,6 +65,7 @@ class Case:
     shape: Mapping[str, int | str] = field(default_factory=dict)  # for the report
     timed: bool = True  # False: an awkward size, only to be right
     seconds: float = 45.0  # that one way may take, with what it compiles
+    tunable: Tunable | None = None
 
     @property
     def rivals(self) -> list[str]:

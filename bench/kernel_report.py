@@ -1,17 +1,84 @@
-"""What the kernels' benchmark found, for people to read."""
+"""What the kernels' benchmark found, for people to read and, in a line, for programs."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vr_trt.bench.case import OURS
 
 Row = Mapping[str, Any]
+DIGEST = ("right", "ms", "tflops", "of_floor", "rival", "rival_ms")
 _HEAD = ("way", "ms", "p20-p80", "TFLOP/s", "GB/s", "of floor", "MiB", "error", "")
 
 
 def report(document: Row) -> str:
     """Checks that failed, ceilings, and a table per case."""
     return "\n".join(_lines(document))
+
+
+def line(document: Row) -> str:
+    """The whole in one line of JSON: a few kilobytes, while the document has a hundred."""
+    cases = {case["name"]: [*_digest(case).values()] for case in document["cases"]}
+    kept = {name: document[name] for name in ("schema", "right", "small", "seconds", "problems")}
+    ceilings = {name: round(value, 1) for name, value in document["ceilings"].items()}
+    gpu, commit = document["gpu"]["name"], document["machine"]["commit"]
+    about = {**kept, "gpu": gpu, "commit": commit, "ceilings": ceilings}
+    return json.dumps({**about, "columns": DIGEST, "cases": cases}, separators=(",", ":"))
+
+
+def _digest(case: Row) -> Row:
+    """Whether it is right; our milliseconds, TFLOP/s and share of the floor; the best rival's."""
+    ours = case["times"].get(OURS, {})
+    found: dict[str, Any] = dict.fromkeys(DIGEST)
+    if case["check"] or ours:
+        found["right"] = (case["check"] or ours)["state"]
+    for name, digits in (("ms", 4), ("tflops", 1), ("of_floor", 3)):
+        if name in ours:
+            found[name] = round(ours[name], digits)
+    rivals = {way: row["ms"] for way, row in _right_rivals(case)}
+    if rivals:
+        found["rival"] = min(rivals, key=lambda way: rivals[way])
+        found["rival_ms"] = round(rivals[found["rival"]], 4)
+    return found
+
+
+def _right_rivals(case: Row) -> Iterator[tuple[str, Row]]:
+    for way, row in case["times"].items():
+        if not way.startswith(OURS) and row["state"] == "ok":
+            yield way, row
+
+
+def overview(document: Row) -> str:
+    """One line a timed or wrong case: ours beside the floor and beside the best rival."""
+    rows = [("", "right", "floor ms", "ours ms", "of floor", "TFLOP/s", "best rival", "ms", "ours")]
+    for case in document["cases"]:
+        found = _digest(case)
+        if not case["timed"] and found["right"] == "ok":
+            continue
+        ours, rival = found["ms"], found["rival_ms"]
+        floor = f"{case['floor_ms']:.3f}" if "floor_ms" in case else ""
+        share = "" if found["of_floor"] is None else f"{found['of_floor']:.0%}"
+        tflops = "" if found["tflops"] is None else f"{found['tflops']:.0f}"
+        rows.append(
+            (
+                *(case["name"], found["right"] or "-", floor, _ms(ours), share, tflops),
+                *(
+                    found["rival"] or "",
+                    _ms(rival),
+                    f"{rival / ours:.2f}x" if ours and rival else "",
+                ),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip()
+        for row in rows
+    ]
+    return "\n".join([*lines, _summary(document["cases"]).strip()])
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _lines(document: Row) -> Iterator[str]:

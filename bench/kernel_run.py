@@ -24,7 +24,7 @@ CEILING_SECONDS = 30.0
 NOT_RUN = {"state": "not run", "why": "the time was up"}
 
 Command = Callable[[], list[str]]
-Task = dict[str, str]
+Task = dict[str, Any]
 Row = dict[str, Any]
 
 
@@ -143,24 +143,28 @@ class Session:
 
 
 def schedule(cards: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Task, float]]:
-    """Tasks and their seconds: all checks, the ceilings, our times, the rivals'; important first.
+    """Tasks and their seconds: checks, the chip's ceilings, times; the important first.
 
-    What PyTorch compiles takes a minute: it waits behind what is less important by two.
+    Checked are all cases that are not timed, and every kernel's most important one: a timed way is
+    checked again anyway. A rival comes with what is less important by one than its case, and what
+    PyTorch has to compile, which takes a minute, by three.
     """
     cards = sorted(cards, key=lambda card: card["importance"])
+    checked: set[str] = set()
     for card in cards:
-        if OURS in card["ways"]:
+        first = card["timed"] and card["kernel"] not in checked
+        if OURS in card["ways"] and (first or not card["timed"]):
+            checked |= {card["kernel"]} if first else set()
             yield {"case": card["name"], "way": OURS, "do": "check"}, card["seconds"]
     for name in CEILINGS:
         yield {"ceiling": name}, CEILING_SECONDS
     timed = [(card, way) for card in cards if card["timed"] for way in card["ways"]]
-
-    def rank(pair: tuple[Mapping[str, Any], str]) -> tuple[bool, int]:
-        card, way = pair
-        return way != OURS, card["importance"] + (2 if way == COMPILED else 0)
-
-    for card, way in sorted(timed, key=rank):
+    for card, way in sorted(timed, key=lambda pair: pair[0]["importance"] + _delay(pair[1])):
         yield {"case": card["name"], "way": way, "do": "time"}, card["seconds"]
+
+
+def _delay(way: str) -> int:
+    return 0 if way.startswith(OURS) else 3 if way == COMPILED else 1
 
 
 def worker_command(device: str, small: bool) -> Callable[[Sequence[str]], list[str]]:

@@ -3,7 +3,7 @@
     python -m vr_trt.bench.kernel_worker DEVICE [--small] [MODULE ...]
 
 With --small Triton interprets. It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
-{"case": name, "way": name, "do": "check" | "time"}. It catches nothing: a failure ends it, the
+{"case": name, "way": name, "do": "check" | "time" | "try", "options": block sizes to try}. It catches nothing: a failure ends it, the
 last line of standard error is the reason, and `kernel_run` starts another for the rest.
 """
 
@@ -17,8 +17,9 @@ from typing import IO, Any
 
 import torch
 
-from vr_trt.bench.case import Case, cases_of
+from vr_trt.bench.case import Case, Way, cases_of
 from vr_trt.bench.timing import CEILINGS, measure
+from vr_trt.kernels.tuning import capability_of
 
 CHECK_SEED, TIME_SEED = 1, 2
 
@@ -33,14 +34,17 @@ class Worker:
         self._inputs: Any = None
         self._wanted: Sequence[torch.Tensor] | None = None
 
-    def answer(self, task: dict[str, str]) -> dict[str, Any]:
+    def answer(self, task: dict[str, Any]) -> dict[str, Any]:
         """Do one task."""
         if "ceiling" in task:
             return {"value": CEILINGS[task["ceiling"]](self._device)}
         case = self._cases[task["case"]]
         if task["do"] == "check":
             return self._check(case, task["way"])
-        return self._time(case, task["way"])
+        if task["do"] == "try":
+            assert case.tunable is not None
+            return self._time(case, case.tunable.way(task["options"]))
+        return self._time(case, case.ways[task["way"]])
 
     def _prepare(self, case: Case, seed: int) -> None:
         if self._at_hand == (case.name, seed):
@@ -62,13 +66,13 @@ class Worker:
         self._prepare(case, CHECK_SEED)
         # New memory is filled with NaN: an element that is not written shows.
         torch.use_deterministic_algorithms(True, warn_only=True)
-        verdict = self._verdict(case, case.ways[way](self._inputs)())
+        given = case.ways[way](self._inputs)()
         torch.use_deterministic_algorithms(False)
-        return verdict
+        return self._verdict(case, given)
 
-    def _time(self, case: Case, way: str) -> dict[str, Any]:
+    def _time(self, case: Case, way: Way) -> dict[str, Any]:
         self._prepare(case, TIME_SEED)
-        call = case.ways[way](self._inputs)
+        call = way(self._inputs)
         row = self._verdict(case, call())
         if self._device == "cuda":
             torch.cuda.synchronize()
@@ -83,6 +87,14 @@ class Worker:
 
 def _tensors(given: Any) -> Sequence[torch.Tensor]:
     return (given,) if isinstance(given, torch.Tensor) else tuple(given)
+
+
+def _tunable(case: Case, chip: int) -> dict[str, Any] | None:
+    found = case.tunable
+    if found is None:
+        return None
+    options = dict(found.options(chip))
+    return {"table": found.table, "key": dict(found.key), "chip": chip, "options": options}
 
 
 def _own_stdout() -> IO[str]:
@@ -104,7 +116,8 @@ def main(arguments: Sequence[str]) -> None:
 
     modules = [name for name in arguments[1:] if name != "--small"]
     cases = [case for module in modules for case in cases_of(module, small)]
-    say({"cards": [case.card() for case in cases]})
+    chip = capability_of(torch.device(device))
+    say({"cards": [case.card() | {"tunable": _tunable(case, chip)} for case in cases]})
     torch.backends.cudnn.benchmark = True  # the rivals at their best
     worker = Worker(device, cases, small)
     for line in sys.stdin:

@@ -113,9 +113,8 @@ def to_model_kernel(  # type: ignore[no-untyped-def]
         out_blue += weights * tl.gather(blue, index, 1)
     down = (block * ROWS + row)[:, None]
     here = owned[None, :] & (down < out_height)
-    area = out_height.to(tl.int64) * out_width
-    at = x + frame * area + down * out_width + target[None, :]
-    channel = tl.num_programs(2) * area
+    at = x + frame * out_height * out_width + down * out_width + target[None, :]
+    channel = tl.num_programs(2).to(tl.int64) * out_height * out_width
     kind = x.dtype.element_ty
     tl.store(at, _signed(out_red).to(kind), mask=here)
     tl.store(at + channel, _signed(out_green).to(kind), mask=here)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, PYTORCH, Case, Way
-from vr_trt.bench.cases.networks import filled, normal
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Way
+from vr_trt.bench.cases.networks import captured, filled, half, normal
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
+from vr_trt.engines.triton_generator import TritonGenerator
 from vr_trt.export.config import GENERATOR_3B, GENERATOR_7B, GeneratorConfig, generator_3b_style
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.kernels.window_tables import packed_windows
@@ -69,6 +70,16 @@ def reference(given: Inputs) -> tuple[Tensor, ...]:
         return (network(given.noise.float(), given.latent.float()),)
 
 
+def ours(given: Inputs) -> Callable[[], Tensor]:
+    """The triton backend's stage, captured as it is in a run."""
+    device = given.noise.device
+    folded = deepcopy(given.folded).to(half(device.type))
+    stage = TritonGenerator(folded, given.grid)
+    stage.inputs["noise"].copy_(given.noise)
+    stage.inputs["latent"].copy_(given.latent)
+    return captured(stage.run, stage.outputs["restored"])
+
+
 def plain(given: Inputs) -> Callable[[], Tensor]:
     """PyTorch in bf16, windows batched by shape."""
     return without_gradients(_in_bf16(given))
@@ -109,7 +120,7 @@ def weight_bytes(config: GeneratorConfig) -> float:
 def case(name: str, config: GeneratorConfig, grid: Grid, importance: int) -> Case:
     """One model at one size."""
     latents = 3 * config.latent_channels * 4 * float(np.prod(grid))  # two in, one out
-    ways: dict[str, Way] = {PYTORCH: plain, COMPILED: compiled}
+    ways: dict[str, Way] = {OURS: ours, PYTORCH: plain, COMPILED: compiled}
     return Case(
         name=f"generator {name}",
         kernel="generator",

@@ -18,12 +18,12 @@ from vr_trt.kernels.residual_norm import residual_norm, residual_norm_reference
 from vr_trt.kernels.rms_norm import EPS, rms_norm, rms_norm_reference
 
 # Rows and columns: tokens and width, or the MLP's.
-NORMS = {"3B 720p": (21600, 2560), "7B 1080p": (48960, 3072)}
+NORMS = {"3B 720p": (21600, 2560)}
 MLPS: dict[str, tuple[Activation, int, int]] = {
     "swiglu 3B 720p": ("swiglu", 21600, 2 * 6912),
     "gelu 7B 720p": ("gelu", 21600, 12288),
 }
-AWKWARD = {"1 x 1": (1, 1), "33 x 129": (33, 129), "2 x 4099": (2, 4099)}
+AWKWARD = {"1 x 1": (1, 1), "33 x 129": (33, 129)}
 LIMIT = 6e-3  # half a step of bf16
 IMPORTANCE = 3
 

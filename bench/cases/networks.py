@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from vr_trt.bench.case import Call
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -39,3 +41,26 @@ def normal(device: str, seed: int, *shape: int) -> Tensor:
 def network_bytes(network: nn.Module) -> int:
     """Of its parameters in bf16."""
     return sum(2 * values.numel() for values in network.parameters())
+
+
+def half(device: str) -> torch.dtype:
+    """The 16 bits to measure in: bf16, but in the interpreter, whose products of it are wrong."""
+    return torch.bfloat16 if device == "cuda" else torch.float16
+
+
+def captured(run: Callable[[], None], result: Tensor) -> Call:
+    """`run`, which fills `result`, as one CUDA graph; as it is where there is no GPU."""
+    run()  # compiles what there is to compile
+    replay = run
+    if result.is_cuda:
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run()
+        replay = graph.replay
+
+    def call() -> Tensor:
+        replay()
+        return result
+
+    return call

@@ -1,17 +1,19 @@
 """`to_model`: NV12 or P010 to the canvas in fp16; the rival is the graph's module in PyTorch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Way
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
 from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToModelSub
 from vr_trt.kernels.to_model import ToModel, ToModelTables, to_model_reference, to_model_tables
+from vr_trt.kernels.tuning import tuned
 from vr_trt.runtime.colour import to_rgb
 
 # Enlarged, the usual; as large as it is; reduced.
@@ -55,10 +57,14 @@ def make(clip: Clip) -> Callable[[str, int], Inputs]:
     return inputs
 
 
-def ours(given: Inputs) -> Callable[[], Tensor]:
-    """The kernel."""
-    convert = ToModel(given.tables, given.out.device)
-    return lambda: convert(*given.planes, given.out, given.clip.shift)
+def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[], Tensor]]:
+    """The kernel, with the tuned sizes or others."""
+
+    def ours(given: Inputs) -> Callable[[], Tensor]:
+        convert = ToModel(given.tables, given.out.device, options)
+        return lambda: convert(*given.planes, given.out, given.clip.shift)
+
+    return ours
 
 
 def reference(given: Inputs) -> tuple[Tensor, ...]:
@@ -94,12 +100,15 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         make=make(clip),
         reference=reference,
         ways={
-            OURS: ours,
+            OURS: ours_with(None),
             PYTORCH: _squeezed(eager(ToModelSub(), module_inputs)),
             COMPILED: _squeezed(compiled(ToModelSub(), module_inputs)),
         },
         shape={"frames": clip.frames, "bits": clip.bits},
         timed=timed,
+        tunable=Tunable(
+            table="to_model", key={}, options=partial(tuned, "to_model"), way=ours_with
+        ),
     )
 
 

@@ -1,18 +1,20 @@
 """`to_video` without correction: the canvas in fp16 to NV12 or P010; the rival is the module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Way, relative_rms
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way, relative_rms
 from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToVideoSub
 from vr_trt.kernels.to_video import ToVideo, ToVideoTables, to_video_reference, to_video_tables
+from vr_trt.kernels.tuning import tuned
 from vr_trt.runtime.colour import from_rgb, limits
 
 CLIPS = {
@@ -51,15 +53,19 @@ def make(clip: Clip) -> Callable[[str, int], Inputs]:
     return inputs
 
 
-def ours(given: Inputs) -> Callable[[], Planes]:
-    """The kernel."""
-    convert = ToVideo(given.tables, given.x.device)
+def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[], Planes]]:
+    """The kernel, with the tuned sizes or others."""
 
-    def call() -> Planes:
-        convert(given.x, *given.planes, given.clip.shift)
-        return given.planes
+    def ours(given: Inputs) -> Callable[[], Planes]:
+        convert = ToVideo(given.tables, given.x.device, options)
 
-    return call
+        def call() -> Planes:
+            convert(given.x, *given.planes, given.clip.shift)
+            return given.planes
+
+        return call
+
+    return ours
 
 
 def module_inputs(given: Inputs) -> tuple[Any, ...]:
@@ -106,13 +112,16 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         make=make(clip),
         reference=lambda given: to_video_reference(given.x, given.tables, given.clip.shift),
         ways={
-            OURS: ours,
+            OURS: ours_with(None),
             PYTORCH: _shifted(eager(module, module_inputs)),
             COMPILED: _shifted(compiled(module, module_inputs)),
         },
         error=error,
         shape={"frames": clip.frames, "bits": clip.bits},
         timed=timed,
+        tunable=Tunable(
+            table="to_video", key={}, options=partial(tuned, "to_video"), way=ours_with
+        ),
     )
 
 

@@ -6,31 +6,37 @@ frames would have 2^31 elements or more, the highest resolution goes frame by fr
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, PYTORCH, Case, Way
-from vr_trt.bench.cases.networks import filled, network_bytes, normal
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Way
+from vr_trt.bench.cases.networks import captured, filled, half, network_bytes, normal
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
+from vr_trt.engines.triton_vae import TritonCoderStage
+from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VAE, VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.fp8_vae import observe
 from vr_trt.export.vae import PLAIN, VIDEO, Decoder, Encoder
 
 Coder = Encoder | Decoder
 Part = Literal["decode", "encode"]
 State = Mapping[str, Tensor]
+PARTS: tuple[Part, ...] = ("decode", "encode")
 
 SIZES = {"720p": (720, 1280), "1080p": (1088, 1920)}
 TINY = VaeConfig(channels=(8, 8, 16, 16), encoder_resnets=1, decoder_resnets=1, groups=4)
 FRAMES = 4
 LIMIT = 0.1  # of bf16 through all layers, against fp32
+FP8_LIMIT = 0.3
 SEED = 0  # of the weights
+CALIBRATED = 90, 160  # rows and columns at most of what fp8's scales are taken from
 SECONDS = 120.0
 # Operations a pixel of a frame without the attention, and the attention's a pixel of a latent, of
 # the network as published: spec §9.
@@ -130,6 +136,35 @@ def reference(given: Inputs) -> tuple[Tensor, ...]:
         return (out if given.part == "decode" else given.scaled(out),)
 
 
+def ours(*, fp8: bool = False) -> Way:
+    """The triton backend's stage, captured as it is in a run; its states live in it."""
+
+    def way(given: Inputs) -> Callable[[], Tensor]:
+        network = given.folded().to(half(given.x.device.type))
+        calibration = given.past[..., : CALIBRATED[0], : CALIBRATED[1]].to(network.conv_in.weight)
+        amax = observe(network, [calibration]) if fp8 else None
+        layers, states = pack_coder(network, amax), dict[str, Tensor]()
+        came, result = ("latent", "x") if given.part == "decode" else ("x", "latent")
+        start = TritonCoderStage(network, layers, "start", _size(given.past), states)
+        start.inputs[came].copy_(given.past)
+        start.run()
+        kept = {name: state.clone() for name, state in states.items()}
+        step = TritonCoderStage(network, layers, "step", _size(given.x), states)
+        step.inputs[came].copy_(given.x)
+        call = captured(step.run, step.outputs[result])
+        for name, state in kept.items():  # they have moved on
+            states[name].copy_(state)
+        return call
+
+    return way
+
+
+def _size(x: Tensor) -> tuple[int, int, int]:
+    """Frames, rows, columns."""
+    frames, rows, columns = x.shape[2:]
+    return frames, rows, columns
+
+
 def pytorch(*, folded: bool = False, last: bool = True, compiles: bool = False) -> Way:
     """PyTorch in bf16; `last`: channels last, in weights and pictures."""
     layout = torch.channels_last_3d if last else torch.contiguous_format
@@ -172,6 +207,7 @@ def case(name: str, part: Part, config: VaeConfig, size: tuple[int, int], rank: 
     with torch.device("meta"):
         weights = network_bytes((Decoder if part == "decode" else Encoder)(config, PLAIN))
     ways: dict[str, Way] = {
+        OURS: ours(),
         f"{PYTORCH} channels last": pytorch(),
         PYTORCH: pytorch(last=False),
         f"{PYTORCH} folded": pytorch(folded=True),
@@ -196,17 +232,37 @@ def case(name: str, part: Part, config: VaeConfig, size: tuple[int, int], rank: 
     )
 
 
+def fp8_case(made: Case) -> Case:
+    """The same stage with E4M3 in the convolutions of its blocks, held to the fp8 ceiling.
+
+    Random weights are no measure of its quality, which has a gate of its own (`fp8_vae_gate`): the
+    limit only tells a right stage from a wrong one.
+    """
+    return replace(
+        made,
+        name=f"{made.name} fp8",
+        importance=made.importance + 1,
+        work=replace(made.work, unit="fp8"),
+        limit=FP8_LIMIT,
+        ways={OURS: ours(fp8=True)},
+    )
+
+
 def cases(small: bool) -> list[Case]:
     """All of them."""
-    if small:
+    if small:  # without ours, which the interpreter takes minutes for
+        tiny = [case("tiny", part, TINY, (32, 48), 0) for part in PARTS]
         return [
-            case("tiny", "decode", TINY, (32, 48), 0),
-            case("tiny", "encode", TINY, (32, 48), 0),
+            replace(
+                made,
+                ways={name: way for name, way in made.ways.items() if not name.startswith(OURS)},
+            )
+            for made in tiny
         ]
     ranks = {("720p", "decode"): 0, ("1080p", "decode"): 0, ("720p", "encode"): 1}
-    parts: tuple[Part, ...] = ("decode", "encode")
-    return [
+    made = [
         case(name, part, VAE, size, ranks.get((name, part), 2))
-        for part in parts
+        for part in PARTS
         for name, size in SIZES.items()
     ]
+    return [*made, *map(fp8_case, made)]

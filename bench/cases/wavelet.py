@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Way
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
 from vr_trt.bench.cases.pixels import Clip, compiled, eager
 from vr_trt.bench.roofline import Work
 from vr_trt.export.colour_fix import Wavelet as WaveletModule
+from vr_trt.kernels.tuning import tuned
 from vr_trt.kernels.wavelet import Wavelet, wavelet_reference
 
 CLIPS = {
@@ -104,6 +106,7 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         },
         shape={"frames": clip.frames},
         timed=timed,
+        tunable=Tunable(table="wavelet", key={}, options=partial(tuned, "wavelet"), way=ours_with),
     )
 
 

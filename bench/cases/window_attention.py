@@ -5,16 +5,17 @@ One batches the windows of one shape and uses PyTorch's scaled-dot-product atten
 packs all windows and uses its variable-length flash attention.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable
+from vr_trt.bench.cases.networks import half
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
 from vr_trt.export.window_attention import (
@@ -25,6 +26,7 @@ from vr_trt.export.window_attention import (
     text_rotation,
 )
 from vr_trt.kernels.rope import Rope
+from vr_trt.kernels.tuning import tuned
 from vr_trt.kernels.window_attention import (
     AttentionBuffers,
     QkNorm,
@@ -37,10 +39,11 @@ from vr_trt.kernels.windows import Grid
 
 TEXT = 58
 WIDTH = 128
-GRIDS: dict[str, tuple[Grid, int]] = {  # token grid and importance
-    "720p, 21 frames": ((6, 45, 80), 0),
-    "1080p, 21 frames": ((6, 68, 120), 1),
-    "720p, 1 frame": ((1, 45, 80), 3),
+HD, FULL_HD = (6, 45, 80), (6, 68, 120)  # of 21 frames
+SIZES: dict[str, tuple[str, Grid, int]] = {  # model, token grid and importance
+    "3B 720p, 21 frames": ("3B", HD, 0),
+    "3B 1080p, 21 frames": ("3B", FULL_HD, 1),
+    "7B 720p, 21 frames": ("7B", HD, 2),
 }
 MODELS: dict[str, tuple[int, Rope]] = {"3B": (20, "language"), "7B": (24, "pixel")}
 # As far from fp32 as PyTorch's own bf16 run is, and a half more.
@@ -64,8 +67,7 @@ def make(spec: WindowSpec, heads: int) -> Callable[[str, int], Inputs]:
     """Random queries, keys and values, and weights of their norms."""
 
     def inputs(device: str, seed: int) -> Inputs:
-        # The interpreter's products of bf16 are wrong.
-        dtype = torch.bfloat16 if device == "cuda" else torch.float16
+        dtype = half(device)
         random = torch.Generator(device).manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -91,11 +93,17 @@ def reference(given: Inputs) -> tuple[Tensor, ...]:
     return _both(window_attention_reference(video, text, given.wide, given.spec))
 
 
-def ours(given: Inputs) -> Callable[[], tuple[Tensor, ...]]:
-    """The kernels, into buffers that serve every layer."""
-    plan = window_plan(given.spec, given.video.device)
-    buffers = AttentionBuffers.like(given.video, plan)
-    return lambda: _both(window_attention(given.video, given.text, given.norm, plan, buffers))
+def ours_with(
+    sizes: Mapping[str, int] | None,
+) -> Callable[[Inputs], Callable[[], tuple[Tensor, ...]]]:
+    """The kernels, into buffers that serve every layer, with the tuned sizes or others."""
+
+    def ours(given: Inputs) -> Callable[[], tuple[Tensor, ...]]:
+        plan = window_plan(given.spec, given.video.device, sizes)
+        buffers = AttentionBuffers.like(given.video, plan)
+        return lambda: _both(window_attention(given.video, given.text, given.norm, plan, buffers))
+
+    return ours
 
 
 def grouped(given: Inputs) -> Callable[[], tuple[Tensor, ...]]:
@@ -194,9 +202,15 @@ def case(name: str, spec: WindowSpec, heads: int, importance: int, timed: bool) 
         limit=LIMIT,
         make=make(spec, heads),
         reference=reference,
-        ways={OURS: ours, f"{PYTORCH} SDPA": grouped, FLASH: packed, COMPILED: compiled},
+        ways={OURS: ours_with(None), f"{PYTORCH} SDPA": grouped, FLASH: packed, COMPILED: compiled},
         shape={"tokens": spec.video_tokens, "heads": heads, "head_width": spec.head_width},
         timed=timed,
+        tunable=Tunable(
+            table="window_attention",
+            key={"head_width": spec.head_width},
+            options=partial(tuned, "window_attention", head_width=spec.head_width),
+            way=ours_with,
+        ),
     )
 
 
@@ -210,13 +224,12 @@ def cases(small: bool) -> list[Case]:
         on_cpu = {name: way for name, way in found.ways.items() if name != FLASH}
         return [replace(found, ways=on_cpu)]
     made = []
-    for model, (heads, rope) in MODELS.items():
-        for name, (grid, importance) in GRIDS.items():
-            for shifted in (False, True):
-                spec = WindowSpec(
-                    grid=grid, shifted=shifted, text_tokens=TEXT, head_width=WIDTH, rope=rope
-                )
-                rank = importance + (model == "7B")
-                made.append(case(f"{model} {name}", spec, heads, rank, True))
+    for name, (model, grid, importance) in SIZES.items():
+        heads, rope = MODELS[model]
+        for shifted in (False, True):
+            spec = WindowSpec(
+                grid=grid, shifted=shifted, text_tokens=TEXT, head_width=WIDTH, rope=rope
+            )
+            made.append(case(name, spec, heads, importance, True))
     ragged = WindowSpec(grid=(5, 7, 5), shifted=True, text_tokens=9, head_width=64, rope="pixel")
     return [*made, case("ragged, head width 64", ragged, 3, 0, False)]

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 
 import torch
 
-from vr_trt.bench.kernel_report import report
-from vr_trt.bench.kernels import SCHEMA, Request, Results, run
+from vr_trt.bench.case import MODULES, cases_of
+from vr_trt.bench.kernel_report import line, overview, report
+from vr_trt.bench.kernel_run import Session
+from vr_trt.bench.kernels import SCHEMA, Request, Results, _measure, run
 from vr_trt.cli import exit_code
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +28,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("bench")
     before = os.environ.get("TRITON_INTERPRET")
-    measured = run(Request(out=out, seconds=120, small=True, modules=("glue", "generator")))
+    measured = run(Request(out=out, seconds=120, small=True, modules=("glue", "frame_attention")))
     assert os.environ.get("TRITON_INTERPRET") == before  # the worker's alone
     assert json.loads((out / "kernels.json").read_text()) == measured
     return measured
@@ -37,11 +40,11 @@ def test_the_document(document: dict[str, Any]) -> None:
     assert set(document["ceilings"]) == {"bf16_tflops", "copy_gbps", "fp8_tflops"}
     assert all(value > 0 for value in document["ceilings"].values())
     assert document["problems"] == {}
-    norm, *_, generator = document["cases"]
+    norm, *_, attention = document["cases"]
     assert norm["check"]["state"] == "ok" and norm["check"]["error"] < norm["limit"]
-    assert generator["check"] is None and list(generator["times"]) == ["PyTorch"]
+    assert list(attention["times"]) == ["ours", "PyTorch SDPA"]
     assert list(norm["times"]) == ["ours", "PyTorch"]
-    for row in (*norm["times"].values(), *generator["times"].values()):
+    for row in (*norm["times"].values(), *attention["times"].values()):
         assert set(row) == ROW | {"of_floor"}
         assert row["p20"] <= row["ms"] <= row["p80"] and row["repeats"] >= 5
     ours = norm["times"]["ours"]
@@ -49,13 +52,46 @@ def test_the_document(document: dict[str, Any]) -> None:
     assert norm["floor_ms"] / ours["ms"] == pytest.approx(ours["of_floor"])
 
 
+@pytest.mark.slow
+def test_every_module_is_right_when_small(tmp_path: Path) -> None:
+    measured = run(Request(out=tmp_path, seconds=900, small=True))
+    states = [row["state"] for case in measured["cases"] for row in case["times"].values()]
+    assert measured["right"] and not measured["problems"] and set(states) == {"ok"}
+
+
 def test_the_report_names_every_case_and_way(document: dict[str, Any]) -> None:
     shown = report(document)
     for case in document["cases"]:
-        assert case["name"] in shown
-    assert "3 of 3 checks right; 7 of 7 timings done" in shown
+        assert case["name"] in shown and case["name"] in overview(document)
+    assert "4 of 4 checks right; 8 of 8 timings done" in shown
 
 
+def test_the_line_is_a_digest(document: dict[str, Any]) -> None:
+    digest = json.loads(line(document))
+    assert "\n" not in line(document) and digest["right"] and digest["ceilings"]
+    norm = document["cases"][0]
+    kept = dict(zip(digest["columns"], digest["cases"][norm["name"]], strict=True))
+    assert kept["right"] == "ok" and kept["rival"] == "PyTorch"
+    assert kept["ms"] == pytest.approx(norm["times"]["ours"]["ms"], abs=1e-4)
+    assert kept["rival_ms"] == pytest.approx(norm["times"]["PyTorch"]["ms"], abs=1e-4)
+
+
+def test_the_digest_of_all_cases_fits_where_outputs_are_cut() -> None:
+    cases = [
+        {**card, "check": {"state": "ok"}, "times": {"ours": ROWS, "cuDNN channels last": ROWS}}
+        for module in MODULES
+        for card in (case.card() for case in cases_of(module, small=False))
+    ]
+    document = {
+        **dict.fromkeys(("schema", "right", "small", "seconds"), 1),
+        **{key: {} for key in ("problems", "ceilings")},
+        **{key: {"name": "?", "commit": "?"} for key in ("gpu", "machine")},
+        "cases": cases,
+    }
+    assert len(overview(document)) + len(line(document)) < 12_000
+
+
+ROWS = {"state": "ok", "ms": 123.4567, "tflops": 123.4, "of_floor": 0.123}
 CARD = {"name": "a", "unit": "copy", "flops": 1.0, "bytes": 1e6, "ways": ["ours"], "seconds": 1}
 
 
@@ -91,6 +127,26 @@ def test_a_failed_ceiling_is_told_and_leaves_the_times(tmp_path: Path) -> None:
     assert made.cases["a"]["times"]["ours"]["of_floor"] == pytest.approx(0.001 / 2)
 
 
+def test_a_rival_that_fails_twice_is_left_alone(tmp_path: Path) -> None:
+    tried = []
+
+    class Failing(Session):
+        def cards(self, modules: Sequence[str]) -> list[dict[str, Any]]:
+            about = {**CARD, "kernel": "a", "importance": 0, "limit": 0.1, "timed": True}
+            return [{**about, "name": f"a {i}", "ways": ["ours", "flash"]} for i in range(4)]
+
+        def do(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+            tried.append(task)
+            return {"state": "failed", "why": "no such kernel"}
+
+    made = Results(path=tmp_path / "kernels.json", about={"gpu": {}, "machine": {}})
+    _measure(Failing(command=list, log=tmp_path / "log", deadline=0.0), made, ("a",))
+    ways = [task["way"] for task in tried if task.get("do") == "time"]
+    assert ways.count("flash") == 2 and ways.count("ours") == 4
+    last = made.cases["a 3"]["times"]["flash"]
+    assert last == {"state": "not run", "why": "failed before: no such kernel"}
+
+
 @no_gpu
 def test_without_a_gpu_it_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["bench", "kernels"]) == 3
@@ -119,7 +175,8 @@ def test_the_script_runs_the_tests_and_then_the_benchmark(tmp_path: Path) -> Non
         check=True,
     )
     assert done.stdout.splitlines()[-1] == '{"last": 1}'
-    probe, tests, bench = calls.read_text().splitlines()
-    assert "import pytest" in probe and tests.endswith("tests/kernels")
+    pytest_there, xdist_there, tests, bench = calls.read_text().splitlines()
+    assert "import pytest" in pytest_there and "import xdist" in xdist_there
+    assert tests.endswith("-n 12 tests/kernels tests/engines")
     assert bench == f"-m vr_trt.bench.kernels --out {out} --seconds 33 wavelet to_video"
     assert (out / "tests.log").read_text() == '{"last": 1}\n'

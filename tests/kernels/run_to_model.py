@@ -6,8 +6,9 @@ import torch
 from tests.kernel_runs import DEVICE, poisoned
 from tests.pixel_cases import VIDEOS, Video
 
+from vr_trt.export.pixels import ToModel as ToModelModule
 from vr_trt.export.pixels import ToModelSub
-from vr_trt.kernels.to_model import ToModel, to_model_reference
+from vr_trt.kernels.to_model import ToModel, to_model_reference, to_model_tables
 
 # Steps of the result's type near 1; in fp32 some for the order of the sums.
 TOLERANCE = {torch.float32: 3e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
@@ -41,6 +42,18 @@ def test_kernel_equals_the_graphs_module(dtype: torch.dtype) -> None:
     to_rgb = torch.from_numpy(video.to_rgb()).to(DEVICE)
     wanted = ToModelSub()(*codes, to_rgb, rows, cols.T, chroma_rows, chroma_cols.T)
     torch.testing.assert_close(out.float(), wanted[0], rtol=0, atol=TOLERANCE[dtype])
+
+
+def test_rgb_needs_no_chroma_tables() -> None:
+    video = VIDEOS["444, kept"]
+    r, g, b = video.planes(video.source, np.random.default_rng(5))
+    scale = np.column_stack((np.eye(3) / video.top, np.zeros(3))).astype(np.float32)
+    out = ToModel(to_model_tables(scale, *video.resize_axes()), DEVICE)(
+        r, g, b, canvas(video, torch.float32)
+    )
+    rows, cols = (torch.from_numpy(m).to(DEVICE) for m in video.resize_axes())
+    wanted = ToModelModule()(r, g, b, torch.from_numpy(scale).to(DEVICE), rows, cols.T)
+    torch.testing.assert_close(out, wanted[0], rtol=0, atol=TOLERANCE[torch.float32])
 
 
 def test_tiles_of_any_size_give_the_same() -> None:

@@ -1,0 +1,236 @@
+"""The VAE's convolutions, a step of four frames with their past, in bf16 and fp8.
+
+The rival is cuDNN in bf16, given the past and the present already put together, in both layouts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from triton import next_power_of_2
+
+from vr_trt.bench.case import OURS, Case, Tunable
+from vr_trt.bench.cases.networks import half, normal
+from vr_trt.bench.cases.pixels import without_gradients
+from vr_trt.bench.roofline import Work
+from vr_trt.kernels.conv3d import conv3d, conv3d_reference
+from vr_trt.kernels.conv_layer import (
+    ConvForm,
+    Extras,
+    PackedConv,
+    bordered,
+    inside,
+    pack_conv,
+    quantise,
+    unpack,
+)
+from vr_trt.kernels.tuning import tuned
+
+STEP = 0.05  # of an fp8 input: 22 at most
+LIMIT = 5e-3  # a step of bf16; fp8's products are exact, its inputs are what they are
+SIDES = {1: (0, 0, 0, 0), 2: (1, 1, 1, 1), 3: (1, 1, 1, 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer at its place in the network."""
+
+    form: ConvForm
+    channels: int
+    outputs: int
+    size: tuple[int, int, int]  # frames, rows, columns of the input
+    importance: int = 1
+    fp8: bool = False
+    residual: bool = False
+
+    @property
+    def lead(self) -> int:
+        """Frames of the past."""
+        return self.form.taps - self.form.stride_t
+
+    @property
+    def results(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of the output."""
+        return self.form.shape(self.size, self.lead)
+
+    @property
+    def work(self) -> Work:
+        """The past's frames count as inputs; the border does not."""
+        frames, rows, columns = self.results
+        phases, taps = self.form.phases, self.form.taps * self.form.kernel**2
+        elements = frames * rows * columns * self.outputs
+        pixels = self.size[1] * self.size[2] * (self.size[0] + self.lead)
+        width = 1 if self.fp8 else 2
+        return Work(
+            unit="fp8" if self.fp8 else "bf16",
+            flops=2.0 * elements * taps * self.channels,
+            bytes=width * self.channels * float(pixels + taps * phases * self.outputs)
+            + 2.0 * elements * (2 if self.residual else 1),
+        )
+
+
+# The widest and the most frequent of encoder and decoder; spec §6, sizes of 720p and 1080p.
+CUBE, STRIDED = ConvForm(), ConvForm(stride_t=2, stride=2)
+UP, UP_TIME = ConvForm(taps=3, kernel=2, up=2), ConvForm(taps=2, kernel=2, up=2, up_t=2)
+LAYERS = {
+    "128-128 720p": Layer(form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), importance=0),
+    "128-128 1080p": Layer(form=CUBE, channels=128, outputs=128, size=(4, 1088, 1920)),
+    "256-128 720p": Layer(form=CUBE, channels=256, outputs=128, size=(4, 720, 1280)),
+    "256-256 half of 720p": Layer(form=CUBE, channels=256, outputs=256, size=(4, 360, 640)),
+    "512-512 quarter of 720p": Layer(form=CUBE, channels=512, outputs=512, size=(2, 180, 320)),
+    "256-256 up to 720p": Layer(form=UP, channels=256, outputs=256, size=(4, 360, 640)),
+    "512-512 up in time": Layer(form=UP_TIME, channels=512, outputs=512, size=(2, 180, 320)),
+    "256-256 down": Layer(
+        form=STRIDED, channels=256, outputs=256, size=(4, 360, 640), importance=2
+    ),
+    "128-128 720p fp8": Layer(form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), fp8=True),
+    "512-512 quarter of 720p fp8": Layer(
+        form=CUBE, channels=512, outputs=512, size=(2, 180, 320), fp8=True
+    ),
+}
+AWKWARD = {
+    "one pixel": Layer(form=CUBE, channels=16, outputs=8, size=(1, 1, 1)),
+    "odd": Layer(form=CUBE, channels=24, outputs=40, size=(3, 67, 129)),
+    "residual": Layer(form=CUBE, channels=32, outputs=48, size=(2, 9, 70), residual=True),
+    "3 outputs": Layer(form=CUBE, channels=128, outputs=3, size=(4, 33, 270)),
+}
+SMALL = {"small": Layer(form=CUBE, channels=16, outputs=8, size=(2, 3, 5))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    layer: Layer
+    conv: PackedConv
+    x: Tensor  # [T, H + 2, W + 2, C] bf16 or E4M3
+    past: Tensor  # [lead, H + 2, W + 2, C]
+    residual: Tensor | None  # [F, H', W', N] bf16
+    out: Tensor  # [F, H', W', N] in a border
+
+    @property
+    def extras(self) -> Extras:
+        return Extras(past=self.past, residual=self.residual)
+
+
+def make(layer: Layer) -> Callable[[str, int], Inputs]:
+    """Random weights and pictures, and the output filled with NaN."""
+
+    def inputs(device: str, seed: int) -> Inputs:
+        dtype, form = half(device), layer.form
+        taps = form.taps, form.kernel, form.kernel
+        fan_in = layer.channels * form.taps * form.kernel**2
+        rows = layer.outputs * form.phases
+        weight = normal(device, seed, rows, layer.channels, *taps).float() * fan_in**-0.5
+        conv = pack_conv(weight, normal(device, seed + 1, rows), form, dtype)
+        conv = quantise(conv, STEP) if layer.fp8 else conv
+        frames, height, width = layer.size
+
+        def pictures(count: int, seed: int) -> Tensor:
+            # Not by new_zeros, which E4M3 lacks on some devices: the border is zero all the same.
+            like = torch.empty(0, dtype=dtype, device=device)
+            wide = bordered(count, height, width, conv.channels, like)
+            noise = normal(device, seed, count, height, width, layer.channels)
+            inside(wide)[..., : layer.channels].copy_(noise)
+            return (wide.float() / STEP).to(torch.float8_e4m3fn) if layer.fp8 else wide
+
+        results = layer.results
+        room = torch.full(
+            (results[0], results[1] + 2, results[2] + 2, layer.outputs),
+            torch.nan, dtype=dtype, device=device,
+        )  # fmt: skip
+        residual = None
+        if layer.residual:
+            residual = torch.zeros_like(room)
+            inside(residual).copy_(normal(device, seed + 4, *results, layer.outputs))
+            residual = inside(residual)
+        return Inputs(
+            layer=layer,
+            conv=conv,
+            x=pictures(frames, seed + 2),
+            past=pictures(layer.lead, seed + 3),
+            residual=residual,
+            out=inside(room),
+        )
+
+    return inputs
+
+
+def ours_with(sizes: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[], Tensor]]:
+    """The kernel, with the tuned sizes or others; the past is read where it lies."""
+    return lambda given: lambda: conv3d(given.x, given.conv, given.out, given.extras, sizes)
+
+
+def cudnn(layout: torch.memory_format) -> Callable[[Inputs], Callable[[], Tensor]]:
+    """PyTorch's convolution in bf16, then bias, phases put in place and residual."""
+
+    def way(given: Inputs) -> Callable[[], Tensor]:
+        form = given.conv.form
+        scale = given.conv.dequantise
+        weight = unpack(given.conv)
+        if scale is not None:
+            weight = weight * scale.view(-1, 1, 1, 1, 1) / STEP
+        clip = torch.cat([inside(given.past).float(), inside(given.x).float()])
+        clip = clip * (STEP if given.layer.fp8 else 1)
+        clip = clip.permute(3, 0, 1, 2)[None].to(given.out.dtype).contiguous(memory_format=layout)
+        weight = weight.to(given.out.dtype).contiguous(memory_format=layout)
+        bias, strides = (
+            given.conv.bias.to(given.out.dtype),
+            (form.stride_t, form.stride, form.stride),
+        )
+        strided = form.stride == 2
+        pad = (0, 0, 0) if strided or form.kernel == 1 else (0, 1, 1)
+        clip = F.pad(clip, (0, 1, 0, 1)).contiguous(memory_format=layout) if strided else clip
+
+        def call() -> Tensor:
+            y = F.conv3d(clip, weight, bias, strides, pad)[0]
+            if form.phases > 1:
+                y = y.unflatten(0, (form.up, form.up, form.up_t, -1)).permute(4, 2, 5, 0, 6, 1, 3)
+                y = y.flatten(4, 5).flatten(2, 3).flatten(0, 1)[:, 1:-1, 1:-1]
+            else:
+                y = y.permute(1, 2, 3, 0)
+            return y if given.residual is None else y + given.residual
+
+        return without_gradients(call)
+
+    return way
+
+
+def reference(given: Inputs) -> Sequence[Tensor]:
+    """In fp32, TF32 inside: ten times finer than bf16."""
+    return (conv3d_reference(given.x, given.conv, given.extras),)
+
+
+def case(label: str, layer: Layer, timed: bool) -> Case:
+    """One layer."""
+    outputs = min(256, max(16, next_power_of_2(layer.outputs)))  # as the table counts them
+    key = {"outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0}
+    return Case(
+        name=f"conv3d {label}",
+        kernel="conv3d",
+        importance=layer.importance,
+        work=layer.work,
+        limit=LIMIT,
+        make=make(layer),
+        reference=reference,
+        ways={
+            OURS: ours_with(None),
+            "cuDNN channels last": cudnn(torch.channels_last_3d),
+            "cuDNN": cudnn(torch.contiguous_format),
+        },
+        shape={"channels": layer.channels, "outputs": layer.outputs}
+        | dict(zip(("frames", "rows", "columns"), layer.size, strict=True)),
+        timed=timed,
+        tunable=Tunable(
+            table="conv3d", key=key, options=partial(tuned, "conv3d", **key), way=ours_with
+        ),
+    )
+
+
+def cases(small: bool) -> list[Case]:
+    """All of them."""
+    if small:
+        return [case(label, layer, True) for label, layer in SMALL.items()]
+    timed = [case(label, layer, True) for label, layer in LAYERS.items()]
+    return [*timed, *(case(label, layer, False) for label, layer in AWKWARD.items())]

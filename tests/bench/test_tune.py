@@ -1,0 +1,85 @@
+"""The search for block sizes, and the rows that it writes."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+from vr_trt.bench import tune
+from vr_trt.bench.case import MODULES, cases_of
+from vr_trt.bench.tune import Found, Options, Tuning, chosen, descend, row_text, run
+from vr_trt.kernels.tuning import read_table, tuned_table
+
+SPACE = {"A": (1, 2, 4), "B": (1, 2, 4)}
+
+
+def test_the_search_keeps_what_is_faster() -> None:
+    tried: list[Options] = []
+
+    def ms(options: Options) -> float:
+        tried.append(options)
+        return 10 - options["A"] - (options["B"] if options["A"] == 4 else -options["B"])
+
+    found = descend({"A": 1, "B": 2, "C": 7}, SPACE, ms)
+    assert found == Found(options={"A": 4, "B": 4, "C": 7}, ms=2.0, before=11.0, tried=len(tried))
+    assert len(tried) == len({tuple(sorted(options.items())) for options in tried})
+
+
+def test_what_is_unusable_is_passed_over_even_at_the_start() -> None:
+    found = descend({"A": 1, "B": 1}, SPACE, lambda o: None if o["B"] == 1 else 8.0 / o["B"])
+    assert found is not None and found.options == {"A": 1, "B": 4} and found.before is None
+    assert descend({"A": 1, "B": 1}, SPACE, lambda o: None) is None
+
+
+def test_a_difference_within_the_noise_changes_nothing() -> None:
+    found = descend({"A": 1, "B": 1}, SPACE, lambda o: 1 - 0.001 * o["A"])
+    assert found is not None and found.options == {"A": 1, "B": 1}
+
+
+def test_a_row_is_one_of_its_table() -> None:
+    card = {
+        "name": "conv3d 128-128 720p",
+        "tunable": {"table": "conv3d", "key": {"outputs": 128, "bits": 16, "prologue": 0}},
+    }
+    sizes = {"BLOCK_M": 256, "BLOCK_N": 128, "BLOCK_K": 64, "PARTS": 2}
+    found = Found(options={**sizes, "num_warps": 8, "num_stages": 3}, ms=1.5, before=2.0, tried=9)
+    text = row_text(card, 90, found, "a chip")
+    assert text.startswith("# conv3d.toml, by conv3d 128-128 720p: 1.5000 ms, was 2.0000; a chip\n")
+    head = 'key = ["outputs", "bits", "prologue"]\nsizes = ["BLOCK_M", "BLOCK_N", "BLOCK_K", "PARTS"]\n'
+    (row,) = read_table("conv3d", head + text).rows
+    assert row.chip == 90 and row.options == found.options and row.key["outputs"] == 128
+
+
+def test_every_tunable_case_finds_its_row_and_its_space() -> None:
+    tables = set()
+    for module in MODULES:
+        for case in cases_of(module, small=False):
+            if case.tunable is not None:
+                options = case.tunable.options(90)
+                space = tune.SPACES[case.tunable.table]
+                assert set(space) <= set(options) | {"num_warps", "num_stages"}
+                assert set(case.tunable.key) == set(tuned_table(case.tunable.table).key)
+                tables.add(case.tunable.table)
+    assert tables == set(tune.SPACES)
+
+
+def test_the_first_of_every_table_or_those_named() -> None:
+    def card(name: str, importance: int, table: str | None) -> dict[str, Any]:
+        tunable = table and {"table": table}
+        return {"name": name, "importance": importance, "tunable": tunable, "timed": True}
+
+    cards = [card("a 1", 1, "a"), card("a 0", 0, "a"), card("b", 2, "b"), card("c", 0, None)]
+    assert [c["name"] for c in chosen(cards, ())] == ["a 0", "b"]
+    assert [c["name"] for c in chosen(cards, ("a",))] == ["a 0", "a 1"]
+
+
+def test_small_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "SPACES", {"wavelet": {"ROWS": (4, 8)}})
+    document = run(Tuning(out=tmp_path, seconds=100, small=True))
+    (row,) = document["rows"]
+    assert row["table"] == "wavelet" and row["tried"] == 2 and row["ms"] <= row["before_ms"]
+    text = (tmp_path / "tuned_rows.toml").read_text()
+    assert tomllib.loads(text)["row"][0]["ROWS"] == row["options"]["ROWS"]
