@@ -13,6 +13,7 @@ from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, EncodeStream
 
 Latents = NDArray[np.float32]  # [1, 16, T, h, w]
@@ -38,7 +39,7 @@ def clip_windows(
     size = canvas(info.width, info.height, short_side)
     source = Picture(width=info.width, height=info.height, pixel=info.pixel)
     target = Picture(width=size.out_w, height=size.out_h, pixel=info.pixel)
-    pixels, stream = PixelStages(source, target, size, "none"), EncodeStream(model)
+    pixels, stream = PixelStages(source, target, size, "none"), EncodeStream(model, StatePool())
     encoded: list[Latents] = []
     with Reader(path, info) as reader:
         frames = iter(reader)

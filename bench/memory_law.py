@@ -18,6 +18,7 @@ import numpy as np
 from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.memory import Law
 from vr_trt.runtime.model import Model
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS, DecodeStream, EncodeStream
 
 SIZES = ((640, 368), (960, 544))  # padded canvases of 16:9 at 360p and 540p
@@ -34,11 +35,13 @@ def measure(folder: Path, stage: str, width: int, height: int) -> tuple[int, int
         GeneratorStage(model, 0).restore(0, np.zeros((1, 16, LATENTS, *latent), np.float32))
         return _peak(), 0
     if stage == "image":
-        picture = EncodeStream(model).image(np.zeros((1, 3, 1, height, width), np.float32))
-        DecodeStream(model).image(GeneratorStage(model, 0).restore(0, picture))
+        picture = EncodeStream(model, StatePool()).image(
+            np.zeros((1, 3, 1, height, width), np.float32)
+        )
+        DecodeStream(model, StatePool()).image(GeneratorStage(model, 0).restore(0, picture))
         return _peak(), 0
     encodes = stage == "encode"
-    stream = EncodeStream(model) if encodes else DecodeStream(model)
+    stream = EncodeStream(model, StatePool()) if encodes else DecodeStream(model, StatePool())
     for call in range(CALLS):
         if encodes:
             frames = 4 if call else START_FRAMES

@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vr_trt.engines.build_process import Built, build_in_process
 from vr_trt.engines.builder import Builder, GraphSize, find_builder
@@ -14,7 +14,7 @@ from vr_trt.engines.graphs import STAGES, GraphRequest, Graphs, find_graphs
 from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.onnx_file import OnnxFile
 from vr_trt.engines.spec import Change, EngineSpec, InputShape
-from vr_trt.engines.store import CACHE_VARIABLE
+from vr_trt.engines.store import CACHE_VARIABLE, writing
 from vr_trt.errors import MemoryBudgetError, ModelError
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -34,6 +34,8 @@ class BuildRequest:
     targets: tuple[int, ...] = ()  # compute capabilities; empty: the backend's own choice
     precision: str | None = None  # None: the graphs' own, where they ship, else `default_precision`
     default_precision: str = "fp16"
+    cut: bool | None = None  # the VAE by resolution; None: the graphs' own, else `default_cut`
+    default_cut: bool = False
     stages: tuple[str, ...] = ()  # empty: all that the model has
     options: Mapping[str, str] = field(default_factory=dict)
     generator_file: Path | None = None
@@ -85,7 +87,7 @@ def build_engines(
     for stage in graphs.files:
         graph = graphs.read(stage)
         spec = _spec(graphs, stage, graph, builder, (targets, flags))
-        job = _Job(request=request, builder=builder, graph_seconds=graphs.seconds, watch=watch)
+        job = _Job(request=request, builder=builder, graphs=graphs, watch=watch)
         outcome = _Stage(job, spec, graph, EngineCache(cache)).outcome()
         watch.done(outcome)
         outcomes.append(outcome)
@@ -104,6 +106,8 @@ def _graphs(request: BuildRequest, watch: Watch, cache: Path | None) -> Graphs:
         profile=request.profile,
         precision=request.precision,
         default_precision=request.default_precision,
+        cut=request.cut,
+        default_cut=request.default_cut,
         stages=request.stages,
         generator_file=request.generator_file,
         vae_file=request.vae_file,
@@ -135,7 +139,7 @@ def _spec(
         stage=stage,
         onnx=graph.sha256,
         shapes=shapes,
-        precision=graphs.precision,
+        precision=graphs.precision_of(stage),
         backend=builder.name,
         backend_version=builder.version(),
         targets=targets,
@@ -150,7 +154,7 @@ class _Job:
 
     request: BuildRequest
     builder: Builder
-    graph_seconds: float
+    graphs: Graphs
     watch: Watch
 
 
@@ -167,7 +171,7 @@ class _Stage:
         spec, store = self.spec, self.cache.store
         found, reason = self._found()
         if found:
-            return Outcome(stage=spec.stage, engine=found, action="found")
+            return Outcome(stage=spec.stage, engine=self._marked(found), action="found")
         near = None if reason else self.cache.nearest(spec, self.job.request.profile)
         changes = tuple(near[1]) if near else ()
         with store.lock(spec.folder_name, self._wait):
@@ -206,16 +210,31 @@ class _Stage:
             source=self.job.request.model,
             profile=self.job.request.profile,
             canvas=self.job.request.canvas,
+            cut=self.job.graphs.cut,
             options=self.job.request.options,
             seconds={
                 **built.report.seconds,
                 "all": built.seconds,
-                "graphs": self.job.graph_seconds,
+                "graphs": self.job.graphs.seconds,
             },
             peak_bytes=built.peak_bytes,
             estimated_bytes=estimate,
             facts=built.report.facts,
+            gate=self._gate(),
         )
+
+    def _gate(self) -> Mapping[str, Any] | None:
+        """The verdict that the engine is marked with."""
+        return self.job.graphs.gate if self.spec.precision == "fp8" else None
+
+    def _marked(self, engine: Engine) -> Engine:
+        """The engine that was found, its mark brought up to date: a gate may come after a build."""
+        if engine.about.gate == self._gate():
+            return engine
+        marked = replace(engine, about=replace(engine.about, gate=self._gate()))
+        with self.cache.store.lock(self.spec.folder_name, self._wait), writing(engine.folder):
+            marked.write()
+        return marked
 
     def _refuse_what_does_not_fit(self, estimate: int) -> None:
         spec, free = self.spec, available_bytes()

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 
 import vr_trt
 from vr_trt.engines.builder import LOG, PLAN
+from vr_trt.engines.gate import refusal
 from vr_trt.engines.spec import Change, EngineSpec, difference
 from vr_trt.engines.store import Store, cache_folder, folder_bytes
 from vr_trt.errors import ModelError
@@ -48,11 +49,13 @@ class About:
     source: str  # the model as it was asked for: a name or a folder
     profile: str
     canvas: Canvas
+    cut: bool = False  # the VAE by resolution
     options: Mapping[str, str] = field(default_factory=dict)  # the builder's, as asked for
     seconds: Mapping[str, float] = field(default_factory=dict)  # of the build, by step
     peak_bytes: int = 0  # of host memory
     estimated_bytes: int = 0  # what the law said before
     facts: Mapping[str, Any] = field(default_factory=dict)  # the builder's own
+    gate: Mapping[str, Any] | None = None  # of fp8: the verdict, see `vr_trt.engines.gate`
     made: str = ""  # UTC
     made_by: str = vr_trt.__version__
 
@@ -73,6 +76,13 @@ class Engine:
     @property
     def plan(self) -> Path:
         return self.folder / PLAN
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing may run on it; "" for an engine that is offered."""
+        if self.spec.precision != "fp8":
+            return ""
+        return refusal(self.about.gate, self.spec.model)
 
     @property
     def bytes(self) -> int:
@@ -125,7 +135,9 @@ class Engine:
             "files": dict(self.files),
         }
         text = json.dumps(content, indent=1) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        partial = self.folder / f".{MANIFEST}"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.folder / MANIFEST)  # in one step: others may read it
 
     def check(self) -> None:
         """Read every file; ModelError names the first that is missing or has changed."""

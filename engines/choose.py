@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vr_trt.engines.cache import Canvas, Engine
+from vr_trt.engines.spec import EngineSpec
 
 BUILD_AT_ONCE = 60.0  # seconds
 
@@ -27,9 +28,15 @@ class Wish:
             self.model in (spec.model, engine.about.source)
             and spec.backend == self.backend
             and (self.target in spec.targets if self.target else not spec.targets)
-            and self.precision in (None, spec.precision)
+            and self._takes(spec)
             and (canvas.latents, canvas.step) == (self.canvas.latents, self.canvas.step)
         )
+
+    def _takes(self, spec: EngineSpec) -> bool:
+        """True for engines of the wanted precision; beside fp8, the VAE is in fp16."""
+        if self.precision == "fp8" and not spec.stage.startswith("generator"):
+            return spec.precision == "fp16"
+        return self.precision in (None, spec.precision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +54,10 @@ def choose(wish: Wish, built: Iterable[Engine]) -> Choice:
     a minute; else the nearest larger one that was built; else nothing, with what to do.
 
     The time a build takes is that of the slowest set of engines of the same model and backend.
+    Engines that are not offered, because fp8 did not pass its gate, count as not built.
     """
-    sets = _complete_sets(wish, built)
+    fitting = [engine for engine in built if wish.fits(engine)]
+    sets = _complete_sets(wish, [engine for engine in fitting if not engine.refusal])
     if exact := sets.get(wish.canvas):
         return _choice("exact", wish.canvas, exact, f"engines of exactly {wish.canvas}")
     seconds = max((_seconds(engines) for engines in sets.values()), default=None)
@@ -64,15 +73,15 @@ def choose(wish: Wish, built: Iterable[Engine]) -> Choice:
         more = _area(nearest) / _area(wish.canvas) - 1
         reason = f"{wish.canvas} padded to the engines of {nearest}, {more:.0%} more pixels"
         return _choice("pad", nearest, sets[nearest], reason)
-    return _choice("none", wish.canvas, (), _remedy(wish, sets))
+    refused = next((engine.refusal for engine in fitting if engine.refusal), "")
+    return _choice("none", wish.canvas, (), refused or _remedy(wish, sets))
 
 
 def _complete_sets(wish: Wish, built: Iterable[Engine]) -> dict[Canvas, tuple[Engine, ...]]:
     """Engines by canvas, one a stage, the last built; canvases that lack a stage are left out."""
     found: dict[Canvas, dict[str, Engine]] = {}
     for engine in sorted(built, key=lambda engine: engine.about.made):
-        if wish.fits(engine):
-            found.setdefault(engine.about.canvas, {})[engine.spec.stage] = engine
+        found.setdefault(engine.about.canvas, {})[engine.spec.stage] = engine
     return {
         canvas: tuple(stages.values())
         for canvas, stages in found.items()
@@ -106,7 +115,9 @@ def _area(canvas: Canvas) -> int:
 
 def _remedy(wish: Wish, sets: dict[Canvas, tuple[Engine, ...]]) -> str:
     there = ", ".join(str(canvas) for canvas in sets) or "none"
+    precision = f" --precision {wish.precision}" if wish.precision else ""
     return (
         f"no {wish.backend} engines of {wish.model} hold {wish.canvas} (built: {there}): "
-        f"`vr-trt engines build --model {wish.model} --size {wish.canvas} --backend {wish.backend}`"
+        f"`vr-trt engines build --model {wish.model} --size {wish.canvas} --backend {wish.backend}"
+        f"{precision}`"
     )

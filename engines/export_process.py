@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.child import Moment, lines, resident_bytes
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 
+if TYPE_CHECKING:
+    from vr_trt.export.calibration_table import Calibration
+    from vr_trt.export.models import ModelFiles
+
 NETWORKS = ("encoder", "generator", "decoder")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
 _REMEDY = "pip install 'vr-trt[export]'"
 
 
@@ -25,6 +30,7 @@ class Export:
     profile: str
     canvas: Canvas
     precision: str
+    cut: bool  # the VAE by resolution
     networks: Sequence[str]
     generator_file: Path | None
     vae_file: Path | None
@@ -39,6 +45,7 @@ class Export:
             f"--profile={self.profile}",
             f"--size={self.canvas}",
             f"--precision={self.precision}",
+            "--cut" if self.cut else "--whole",
             *(f"--network={network}" for network in self.networks),
             *(f"{option}={path}" for option, path in files.items() if path),
         ]
@@ -51,19 +58,35 @@ def weights_hashes(export: Export) -> dict[str, str]:
     """
     if export.precision not in PRECISIONS:
         raise ModelError(
-            f"no {export.precision} graphs can be exported from weights alone: choose one of "
-            f"{', '.join(PRECISIONS)}, or name a folder of quantised graphs with --model"
+            f"no {export.precision} graphs can be exported: choose one of {', '.join(PRECISIONS)}"
         )
     for package in ("torch", "onnx", "onnxscript", "safetensors"):
         if find_spec(package) is None:
             raise ModelError(f"{package}, which exports models, is not installed: {_REMEDY}")
+    return _model_files(export).sha256()
+
+
+def calibration_of(export: Export) -> "Calibration | None":
+    """What an export in fp8 stands on beside the weights; None for other precisions.
+
+    ModelError where there is no calibration of these weights.
+    """
+    if export.precision != "fp8" or "generator" not in export.networks:
+        return None
+    from vr_trt.export.calibration_table import find_calibration
+
+    files = _model_files(export)
+    weights = files.sha256()[files.generator_file.name]
+    return find_calibration(files.generator_file, weights)
+
+
+def _model_files(export: Export) -> "ModelFiles":
     from vr_trt.export.models import find_model_files
 
     try:
-        files = find_model_files(export.model, export.generator_file, export.vae_file)
+        return find_model_files(export.model, export.generator_file, export.vae_file)
     except UsageError as error:
         raise ModelError(str(error)) from None
-    return files.sha256()
 
 
 def export_in_process(export: Export, folder: Path, watch: Callable[[Moment], None]) -> None:

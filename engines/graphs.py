@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,12 +26,14 @@ from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
 
 _CALLS = ("image", "start", "step")
-_CUTS = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
+_HALVES = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
 NETWORK_STAGES = {
-    "encoder": tuple(f"encode_{call}" for call in (*_CALLS, *_CUTS)),
+    "encoder": tuple(f"encode_{call}" for call in (*_CALLS, *_HALVES)),
     "generator": ("generator", "generator_image"),
-    "decoder": tuple(f"decode_{call}" for call in (*_CALLS, *_CUTS)),
+    "decoder": tuple(f"decode_{call}" for call in (*_CALLS, *_HALVES)),
 }
+CUTS = tuple(f"{verb}_{half}" for verb in ("encode", "decode") for half in _HALVES)
+WHOLE = tuple(f"{verb}_{call}" for verb in ("encode", "decode") for call in ("start", "step"))
 _PICTURE = "generator_image"  # an any-size generator is fixed to one latent for it
 STAGES = tuple(stage for stages in NETWORK_STAGES.values() for stage in stages)
 _SHIPPED = Path(__file__).parent  # nano/ in the package
@@ -49,6 +51,8 @@ class GraphRequest:
     profile: str
     precision: str | None  # None: as they ship
     default_precision: str  # where they do not
+    cut: bool | None = None  # the VAE by resolution; None: as they ship
+    default_cut: bool = False  # where they do not
     stages: tuple[str, ...] = ()  # empty: all that the model has
     generator_file: Path | None = None
     vae_file: Path | None = None
@@ -61,9 +65,16 @@ class Graphs:
     model: str
     weights: Mapping[str, str]  # file -> sha256
     precision: str
+    cut: bool
     files: Mapping[str, Path]  # by stage
     seconds: float  # that making them took, now or before; 0 where they came ready
     is_new: bool = False
+    gate: Mapping[str, Any] | None = None  # of fp8: the verdict, see `vr_trt.engines.gate`
+
+    def precision_of(self, stage: str) -> str:
+        """Of one stage: only the generator is ever in fp8, the VAE is in fp16 beside it."""
+        is_generator = stage in NETWORK_STAGES["generator"]
+        return "fp16" if self.precision == "fp8" and not is_generator else self.precision
 
     def weights_of(self, stage: str) -> dict[str, str]:
         """The hashes of the weights that `stage` has: those of the generator or of the VAE."""
@@ -113,7 +124,7 @@ def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs 
     place = graph_store(cache).path(source.name)
     if not (place / MANIFEST).is_file():
         return None
-    return _graphs(request, place, _read_manifest(place))
+    return replace(_graphs(request, place, _read_manifest(place)), gate=source.gate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +133,7 @@ class _Source:
 
     name: str
     make: Callable[[Path], None]
+    gate: Mapping[str, Any] | None = None  # of fp8, as it is now: it may come after the graphs
 
 
 def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | _Source:
@@ -129,13 +141,17 @@ def _source(request: GraphRequest, watch: Callable[[Moment], None]) -> Graphs | 
     if shipped is None:
         return _exported(request, watch)
     manifest = _read_manifest(shipped)
-    if request.precision not in (None, manifest["precision"]):
-        if shipped.parent == _SHIPPED:
-            return _exported(request, watch)
+    other_cut = request.cut not in (None, is_cut(manifest["stages"]))
+    other_precision = request.precision not in (None, manifest["precision"])
+    if shipped.parent == _SHIPPED and (other_cut or other_precision):
+        return _exported(request, watch)
+    if other_precision:
         raise ModelError(
             f"{shipped} holds {manifest['precision']} graphs, not {request.precision}: export the "
             f"model with --precision {request.precision}"
         )
+    if not is_generator_only(manifest["stages"]):
+        _check_stages(request.stages, is_cut(manifest["stages"]))
     if manifest["shape"] is None:
         return _fixed(request, shipped, manifest)
     return _graphs(request, shipped, manifest)
@@ -169,6 +185,12 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         raise ModelError(f"{folder} has no stage {', '.join(absent)}: export the model again")
     if manifest["shape"] is not None:
         _check_canvas(request.canvas, folder, manifest["shape"])
+    cut = is_cut(manifest["stages"])
+    if request.cut not in (None, cut) and not is_generator_only(manifest["stages"]):
+        raise ModelError(
+            f"{folder} holds a VAE {'cut by resolution' if cut else 'in one piece'}: export the "
+            f"model with {'--whole' if cut else '--cut'}"
+        )
     for name, expected in manifest["sha256"].items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -179,13 +201,30 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         model=manifest["model"],
         weights=manifest["weights"],
         precision=manifest["precision"],
+        cut=cut,
         files={
             stage: folder / manifest["stages"][stage]
             for stage in STAGES
             if stage in (request.stages or manifest["stages"])
         },
         seconds=manifest.get("seconds", 0.0),
+        gate=_gate(manifest),
     )
+
+
+def is_cut(stages: Iterable[str]) -> bool:
+    """Whether the stages are those of a VAE that is cut by resolution."""
+    return bool({*stages} & {*CUTS})
+
+
+def is_generator_only(stages: Iterable[str]) -> bool:
+    """Whether no stage is the VAE's."""
+    return not {*stages} - {*NETWORK_STAGES["generator"]}
+
+
+def _gate(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    fp8 = manifest.get("fp8")
+    return fp8.get("gate") if isinstance(fp8, dict) else None
 
 
 def _check_canvas(wanted: Canvas, folder: Path, shape: Mapping[str, int]) -> None:
@@ -227,19 +266,23 @@ def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) ->
         made = {**manifest, "shape": asdict(request.canvas), "stages": stages, "sha256": files}
         _write_manifest(folder, made)
 
-    return _Source(name=_name(request, manifest["model"], manifest["precision"], key), make=make)
+    name = _name(request, manifest["model"], manifest["precision"], key)
+    return _Source(name=name, make=make, gate=_gate(manifest))
 
 
 def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source:
     """The graphs exported from weights."""
     precision = request.precision or request.default_precision
+    cut = request.default_cut if request.cut is None else request.cut
     wanted_stages = set(request.stages or STAGES)
+    _check_stages(request.stages, cut)
     networks = [name for name, stages in NETWORK_STAGES.items() if wanted_stages & {*stages}]
     wanted = export_process.Export(
         model=request.model,
         profile=request.profile,
         canvas=request.canvas,
         precision=precision,
+        cut=cut,
         networks=networks,
         generator_file=request.generator_file,
         vae_file=request.vae_file,
@@ -248,20 +291,34 @@ def _exported(request: GraphRequest, watch: Callable[[Moment], None]) -> _Source
         "weights": export_process.weights_hashes(wanted),
         "canvas": asdict(request.canvas),
         "precision": precision,
+        "cut": cut,
         "networks": networks,
         "exporter": exporter_fingerprint(),
     }
+    calibration = export_process.calibration_of(wanted)
+    if calibration:
+        key["calibration"] = calibration.sha256
     return _Source(
         name=_name(request, request.model, precision, key),
         make=lambda folder: export_process.export_in_process(wanted, folder, watch),
+        gate=calibration.gate if calibration else None,
     )
+
+
+def _check_stages(stages: Sequence[str], cut: bool) -> None:
+    if odd := [stage for stage in stages if stage in (WHOLE if cut else CUTS)]:
+        raise ModelError(
+            f"{', '.join(odd)} is no stage of a VAE {'cut by resolution' if cut else 'in one piece'}: "
+            f"give {'--whole' if cut else '--cut'} as well"
+        )
 
 
 def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Graphs:
     place = store.path(source.name)
     if (place / MANIFEST).is_file():
         try:
-            return _graphs(request, place, _read_manifest(place))
+            found = _graphs(request, place, _read_manifest(place))
+            return replace(found, gate=source.gate)
         except ModelError:  # damaged: it is ours to make again
             shutil.rmtree(place, ignore_errors=True)
     start = time.monotonic()
@@ -269,9 +326,10 @@ def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Grap
         if not (place / MANIFEST).is_file():
             with store.publishing(source.name) as folder, writing(store.root):
                 source.make(folder)
-                made = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
-                _write_manifest(folder, made)
-    return replace(_graphs(request, place, _read_manifest(place)), is_new=True)
+                whole = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
+                _write_manifest(folder, whole)
+    made = _graphs(request, place, _read_manifest(place))
+    return replace(made, is_new=True, gate=source.gate)
 
 
 def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def data_files(path: Path) -> list[Path]:
 def open_onnx(path: Path) -> "ModelProto":
     """The graph in `path` without its external data."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         return onnx.load(path, load_external_data=False)

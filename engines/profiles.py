@@ -25,6 +25,7 @@ class Profile:
     overlap: int  # latents
     latents_per_step: int
     precision: Precision
+    cut: bool  # the VAE's high resolutions as stages of their own, one frame a call
     tile: int | None = None  # pixels of a side of the VAE's tiles; None: whole frames
 
     def __post_init__(self) -> None:
@@ -78,7 +79,9 @@ def _check_row(name: str, row: Any, known: set[str]) -> None:
         raise ValueError(f"profile {name}: unknown keys {', '.join(unknown)}")
     if missing := sorted(known - row.keys()):
         raise ValueError(f"profile {name}: missing keys {', '.join(missing)}")
-    whole = known - {"precision"} - ({"tile"} if row["tile"] == "none" else set())
+    if type(row["cut"]) is not bool:
+        raise ValueError(f"profile {name}: cut must be true or false")
+    whole = known - {"precision", "cut"} - ({"tile"} if row["tile"] == "none" else set())
     wrong = [key for key in whole if type(row[key]) is not int]
     if wrong:
         raise ValueError(f"profile {name}: {', '.join(sorted(wrong))} must be whole numbers")

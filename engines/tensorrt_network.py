@@ -1,5 +1,6 @@
 """What TensorRT and TensorRT-RTX have in common: the log, reading a graph, fixing its shapes."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +12,29 @@ from vr_trt.errors import ModelError
 if TYPE_CHECKING:
     import tensorrt as trt
 
+# What the library prints of a plan's memory, and the manifest's names of it.
+_MEMORY = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
+_FACTS = {"Activation": "device_bytes", "Weights": "weight_bytes"}
 _LONGEST = 400  # letters of the library's own words in a message
 
 
 def open_log(library: Any) -> Any:
-    """An ILogger of `library` that prints to standard error and keeps errors, each as one line."""
+    """An ILogger of `library` that prints to standard error and keeps errors, each as one line.
+
+    `memory` is what it said of the plan, in bytes: `device_bytes` of activations, `weight_bytes`.
+    """
 
     class Log(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.memory: dict[str, int] = {}
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= library.ILogger.Severity.ERROR:
                 self.errors.append(" ".join(message.split())[:_LONGEST])
+            if said := _MEMORY.search(message):
+                self.memory[_FACTS[said[1]]] = int(said[2])
             if severity <= library.ILogger.Severity.INFO:
                 print(f"[{severity.name}] {message}", file=sys.stderr)
 

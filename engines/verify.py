@@ -89,6 +89,7 @@ def _graphs_today(engine: Engine, cache: Path | None) -> tuple[dict[str, str], s
         profile=about.profile,
         precision=spec.precision,
         default_precision=spec.precision,
+        default_cut=about.cut,
         stages=(spec.stage,),
     )
     try:

@@ -87,16 +87,30 @@ class FrameNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, T, H, W = x.shape
-        frames = x.transpose(1, 2).reshape(B * T, C, H, W)
-        return super().forward(frames).view(B, T, C, H, W).transpose(1, 2)
+        if T == 1:
+            return self.normalise(x)
+        # As rows of pixels: TensorRT-RTX then has one kernel for it in bf16, too.
+        frames = self.normalise(x.transpose(1, 2).reshape(B * T, C, H * W))
+        return frames.view(B, T, C, H, W).transpose(1, 2)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Norm frames [N, C, ...], each on its own."""
+        return super().forward(frames)
+
+
+class FrameNormSilu(FrameNorm):
+    """The same, and SiLU before frames are brought back: compilers do both in one pass."""
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        return F.silu(super().normalise(frames))
 
 
 class FrameAttention(nn.Module):
     """Attention of one head over the positions of each frame, added to the input."""
 
-    def __init__(self, channels: int, groups: int, eps: float) -> None:
+    def __init__(self, channels: int, norm: FrameNorm) -> None:
         super().__init__()
-        self.group_norm = FrameNorm(groups, channels, eps)
+        self.group_norm = norm
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -105,7 +119,12 @@ class FrameAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, C, T, H, W = x.shape
         tokens = self.group_norm(x).permute(0, 2, 3, 4, 1).reshape(B * T, 1, H * W, C)
-        out = F.scaled_dot_product_attention(
-            self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        )
+        out = self._attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         return x + self.to_out[0](out).view(B, T, H, W, C).permute(0, 4, 1, 2, 3)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B, 1, H W, C] each
+        if q.dtype == torch.float32:
+            return F.scaled_dot_product_attention(q, k, v)
+        # No fused kernel is as wide as this head, and taken apart the softmax would be in 16 bits.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.float().softmax(-1).to(v.dtype) @ v

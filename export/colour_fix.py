@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ColourFix = Literal["wavelet", "adain", "none"]
-COLOUR_FIXES: tuple[ColourFix, ...] = ("wavelet", "adain", "none")
+from vr_trt.export.cielab import CieLab
+
+ColourFix = Literal["wavelet", "lab", "adain", "none"]
+COLOUR_FIXES: tuple[ColourFix, ...] = ("wavelet", "lab", "adain", "none")
 
 _DILATIONS = (1, 2, 4, 8, 16)
 _VARIANCE_FLOOR = 1e-5
@@ -60,6 +62,29 @@ class AdaIn(nn.Module):
         return (restored - mean) * (wanted_deviation / deviation) + wanted_mean
 
 
+class Lab(nn.Module):
+    """Mean and standard deviation in CIELAB matched to the reference's, frame by frame.
+
+    As `AdaIn`, in axes that do not mix lightness with colour. Source: Reinhard et al., "Color
+    transfer between images", 2001, with CIELAB in place of their axes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.axes = CieLab()
+        self.match = AdaIn()
+
+    def forward(
+        self,
+        restored: Tensor,  # [F, 3, H, W] in -1..1
+        reference: Tensor,  # [F, 3, H, W] in -1..1
+    ) -> Tensor:
+        ours, theirs = (
+            self.axes.of_srgb((x * 0.5 + 0.5).clamp(0, 1)) for x in (restored, reference)
+        )
+        return self.axes.to_srgb(self.match(ours, theirs)) * 2 - 1
+
+
 class Unchanged(nn.Module):
     """No correction."""
 
@@ -71,6 +96,7 @@ def colour_fix(name: ColourFix) -> nn.Module:
     """Return the correction of that name: (restored, reference) [F, 3, H, W] → [F, 3, H, W]."""
     modules: dict[ColourFix, type[nn.Module]] = {
         "wavelet": Wavelet,
+        "lab": Lab,
         "adain": AdaIn,
         "none": Unchanged,
     }

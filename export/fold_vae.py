@@ -1,8 +1,10 @@
 """Fold the VAE for deployment, exactly: scaling, sub-pixel upsampling, one picture's kernels.
 
-Computed in fp32 and cast at the end. Source: design §3, network spec §6.
+What lies between norms is scaled, too, by the form's `stream`: in range for fp16, and with the
+epsilon that builders take. Computed in fp32 and cast at the end. Source: design §3, network spec §6.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,6 +17,11 @@ from vr_trt.export.vae import Decoder, Encoder, Form
 
 Weights = Mapping[str, Tensor]
 UPSCALE = ".upscale_conv.weight"
+# What takes a norm's output, or the network's input, to what the next norm takes; and the biases of
+# what stays between norms.
+_ENTERS_STREAM = re.compile(
+    r"(conv_in|\.conv[12]|\.to_out\.0)\.(weight|bias)$|\.(conv_shortcut|downsamplers\.0\.conv)\.bias$"
+)
 
 
 def fold_encoder(
@@ -66,13 +73,17 @@ def _folded(
             tensor = tensor[:mean] * config.scaling
         if name == "decoder.conv_in.weight":
             tensor = tensor / config.scaling
+        if _ENTERS_STREAM.search(name):
+            tensor = tensor * form.stream
         yield name, tensor
 
 
 def _upsample(weights: Weights, name: str, form: Form) -> Iterator[tuple[str, Tensor]]:
     """The weight sets of one `SubPixelUpsample`."""
-    upscale = weights[name + UPSCALE].float(), weights[f"{name}.upscale_conv.bias"].float()
-    conv, bias = weights[f"{name}.conv.weight"].float(), weights[f"{name}.conv.bias"].float()
+    biases = (weights[f"{name}.{conv}.bias"].float() for conv in ("upscale_conv", "conv"))
+    low_bias, bias = (bias * form.stream for bias in biases)
+    upscale = weights[name + UPSCALE].float(), low_bias
+    conv = weights[f"{name}.conv.weight"].float()
     time = len(upscale[0]) == 8 * len(conv)
     reads: dict[str, tuple[sub_pixel.Reads, ...]] = {}
     if time or form.taps == 1:

@@ -54,13 +54,29 @@ class Branch(nn.Module):
 
         With `windows`, in their order.
         """
-        x = self._norm(x)
-        x = windows.arrange(x) if windows else x
+        x = self._norm(windows.arrange(x) if windows else x)
         if self.keys_only:
-            kv = self.kv(x).unflatten(-1, (2, self.heads, -1))
-            return Heads(None, self.norm_k(kv[:, 0]), kv[:, 1])
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        return Heads(self.norm_q(qkv[:, 0]), self.norm_k(qkv[:, 1]), qkv[:, 2])
+            return Heads(None, *self._heads(self.kv(x), [self.norm_k]))
+        return Heads(*self._heads(self.qkv(x), [self.norm_q, self.norm_k]))
+
+    def _heads(self, x: Tensor, norms: list[nn.RMSNorm]) -> list[Tensor]:
+        """Cut [tokens, (parts H D)] into parts [tokens, H, D]; all but the last are normalised.
+
+        In 16 bits the norms' divisors are found for all parts at once, apart from the division:
+        compilers then divide, rotate and bring the heads into their windows in one pass. ONNX
+        Runtime has no such passes on a CPU, and is faster with the norm as one operator.
+        """
+        H, count = self.heads, len(norms) + 1
+        heads = x.unflatten(-1, (count, H, -1))
+        parts = [heads[:, i : i + 1].flatten(1, 2) for i in range(count)]  # slices: no copies
+        if x.dtype == torch.float32:
+            return [*(norm(part) for norm, part in zip(norms, parts, strict=False)), parts[-1]]
+        wide = x.unflatten(-1, (count * H, -1)).float()
+        scale = torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
+        for i, norm in enumerate(norms):
+            normed = parts[i].float() * scale[:, i * H : (i + 1) * H]
+            parts[i] = normed.to(x.dtype) * norm.weight
+        return parts
 
     def advance(self, x: Tensor, attended: Tensor) -> Tensor:
         """The residual stream [tokens, C] after attention [tokens, H * D] and MLP."""

@@ -11,12 +11,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vr_trt.export.causal import (
     CausalConv3d,
     FrameAttention,
     FrameNorm,
+    FrameNormSilu,
     Stream,
     name_keepers,
 )
@@ -33,17 +33,33 @@ class Form:
 
     Folded, the encoder gives the scaled mean alone, the decoder takes it, and it upsamples by
     sub-pixel convolutions. With one tap it is the network of a single picture.
+
+    What lies between norms is multiplied by `stream`, and the norms' epsilon by its square, which
+    changes nothing else: a norm divides by the size of its input.
     """
 
     taps: int = 3
     folded: bool = False
+    stream: float = 1.0
 
     @property
     def kernel(self) -> tuple[int, int, int]:
         return self.taps, 3, 3
 
+    def norm(self, config: VaeConfig, width: int) -> FrameNorm:
+        """A norm of `width` channels with SiLU."""
+        return FrameNormSilu(config.groups, width, self.eps(config))
 
-PLAIN, VIDEO, IMAGE = Form(), Form(folded=True), Form(taps=1, folded=True)
+    def eps(self, config: VaeConfig) -> float:
+        """The norms' epsilon."""
+        return config.norm_eps * self.stream**2
+
+
+# TensorRT-RTX 1.7.1 builds every GroupNorm with an epsilon of 1e-5, whatever the graph says (see
+# docs/engines.md): so the deployed forms have that one. The checkpoint's is 1e-6.
+STREAM = 10**0.5
+PLAIN = Form()
+VIDEO, IMAGE = Form(folded=True, stream=STREAM), Form(taps=1, folded=True, stream=STREAM)
 
 
 class ResBlock(nn.Module):
@@ -51,16 +67,16 @@ class ResBlock(nn.Module):
 
     def __init__(self, config: VaeConfig, form: Form, width_in: int, width: int) -> None:
         super().__init__()
-        self.norm1 = FrameNorm(config.groups, width_in, config.norm_eps)
+        self.norm1 = form.norm(config, width_in)
         self.conv1 = CausalConv3d((width_in, width), form.kernel)
-        self.norm2 = FrameNorm(config.groups, width, config.norm_eps)
+        self.norm2 = form.norm(config, width)
         self.conv2 = CausalConv3d((width, width), form.kernel)
         if width_in != width:
             self.conv_shortcut = CausalConv3d((width_in, width), (1, 1, 1))
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)), stream)
-        y = self.conv2(F.silu(self.norm2(y)), stream)
+        y = self.conv1(self.norm1(x), stream)
+        y = self.conv2(self.norm2(y), stream)
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x, stream)
         return x + y
@@ -129,7 +145,9 @@ class MidBlock(nn.Module):
     def __init__(self, config: VaeConfig, form: Form, width: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResBlock(config, form, width, width) for _ in range(2))
-        self.attentions = nn.ModuleList([FrameAttention(width, config.groups, config.norm_eps)])
+        self.attentions = nn.ModuleList(
+            [FrameAttention(width, FrameNorm(config.groups, width, form.eps(config)))]
+        )
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         x = self.attentions[0](self.resnets[0](x, stream))
@@ -156,7 +174,7 @@ class Encoder(nn.Module):
                 step["downsamplers"] = Downsample(form, width, time=i > 0)
             self.down_blocks.append(Level(config, form, blocks, step))
         self.mid_block = MidBlock(config, form, widths[-1])
-        self.conv_norm_out = FrameNorm(config.groups, widths[-1], config.norm_eps)
+        self.conv_norm_out = form.norm(config, widths[-1])
         outputs = config.latent_channels * (1 if form.folded else 2)
         self.conv_out = CausalConv3d((widths[-1], outputs), form.kernel)
         self.states = name_keepers(self)
@@ -175,7 +193,7 @@ class Encoder(nn.Module):
         for level in self.down_blocks[1:]:
             x = level(x, stream)
         x = self.mid_block(x, stream)
-        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        return self.conv_out(self.conv_norm_out(x), stream)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self.coarse(self.fine(x, stream), stream)
@@ -200,7 +218,7 @@ class Decoder(nn.Module):
             if i < len(widths) - 1:
                 step["upsamplers"] = _upsample(form, width, time=i < 2)
             self.up_blocks.append(Level(config, form, blocks, step))
-        self.conv_norm_out = FrameNorm(config.groups, widths[-1], config.norm_eps)
+        self.conv_norm_out = form.norm(config, widths[-1])
         self.conv_out = CausalConv3d((widths[-1], config.image_channels), form.kernel)
         self.states = name_keepers(self)
 
@@ -221,7 +239,7 @@ class Decoder(nn.Module):
         """Half and full resolution; any number of frames."""
         for level in self.up_blocks[2:]:
             x = level(x, stream)
-        return self.conv_out(F.silu(self.conv_norm_out(x)), stream)
+        return self.conv_out(self.conv_norm_out(x), stream)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         return self.fine(self.coarse(x, stream), stream)

@@ -3,9 +3,12 @@
 Source: ITU-R BT.601, BT.709, BT.2020 (luma weights), ITU-T H.273 §8.3 (quantisation).
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.runtime.codecs import Codec
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat
 
 _LUMA = {  # weights of red and blue; green has the rest
@@ -74,6 +77,13 @@ def output_pixel(
         primaries=primaries if source.primaries == UNSPECIFIED else source.primaries,
         transfer=transfer if source.transfer == UNSPECIFIED else source.transfer,
     )
+
+
+def video_pixel(pixel: PixelFormat, codec: Codec, bits: int | None) -> PixelFormat:
+    """`pixel`, an output's, as the codec takes it: in `bits` if asked for, with its chroma."""
+    wanted = bits or (pixel.bits if pixel.bits in codec.bits else codec.bits[-1])
+    chroma = pixel.chroma if pixel.chroma in codec.chroma else codec.chroma[-1]
+    return replace(pixel, bits=wanted, chroma=chroma)
 
 
 def _image_pixel(source: PixelFormat, suffix: str) -> PixelFormat:

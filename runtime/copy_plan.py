@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.media import is_cover, main_video, open_input
+from vr_trt.runtime.transcode import audio_codec_for
 
 _PACKETS_TO_TRY = 256  # how far to look for a first packet of every stream
 
@@ -22,18 +24,20 @@ class CopyPlan:
     streams: tuple[int, ...] = ()  # indices, copied packet by packet
     attachments: tuple[int, ...] = ()  # indices, written into the header
     covers: tuple[int, ...] = ()  # indices of cover art that becomes an attachment
+    recoded: tuple[int, ...] = ()  # indices of audio that is coded again
     warnings: tuple[str, ...] = ()
 
 
 def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
     """Try every stream in the output's container, in memory, before any work starts.
 
-    Raises UsageError for audio that does not fit; other streams that do not are left out with a
-    warning. `audio` False leaves audio out.
+    Audio that does not fit is coded again, with a warning; UsageError where that cannot be either.
+    Other streams that do not fit are left out with a warning. `audio` False leaves audio out.
     """
     streams: list[int] = []
     attachments: list[int] = []
     covers: list[int] = []
+    recoded: list[int] = []
     warnings: list[str] = []
     with open_input(source) as container:
         main = main_video(container, source)
@@ -51,6 +55,11 @@ def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
             elif _fits(stream, packets.get(stream.index), muxer):
                 chosen = attachments if stream.type == "attachment" else streams
                 chosen.append(stream.index)
+            elif isinstance(stream, AudioStream) and (codec := audio_codec_for(stream, muxer)):
+                recoded.append(stream.index)
+                other = _other_container(stream, packets.get(stream.index))
+                keep = f"; {other} would keep it as it is" if other else ""
+                warnings.append(f"{what} does not fit into the output: it becomes {codec}{keep}")
             elif stream.type == "audio":
                 other = _other_container(stream, packets.get(stream.index))
                 remedy = f"write {other}" if other else "convert it or leave the audio out"
@@ -63,6 +72,7 @@ def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
         streams=tuple(streams),
         attachments=tuple(attachments),
         covers=tuple(covers),
+        recoded=tuple(recoded),
         warnings=tuple(warnings),
     )
 

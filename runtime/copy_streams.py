@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
@@ -13,6 +15,10 @@ from av.stream import Discard, Stream
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
+from vr_trt.runtime.transcode import AudioTranscoder
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 _READS_IN_A_ROW = 20
 # Containers with a clock that does not start at zero; their outputs start there.
@@ -36,21 +42,33 @@ class StreamCopier:
         self._container = open_input(source)
         self._output = output
         self._copies: dict[int, Stream] = {}
+        self._coders: dict[int, AudioTranscoder] = {}
         self._last_dts: dict[int, int] = {}
         self._add_header(plan)
         self._packets = self._read()
         self._waiting: Packet[Stream] | None = None
         self._shift = Fraction(0)  # seconds taken off every timestamp
+        self._span: tuple[Fraction, Fraction] | None = None  # what is copied; None: all
 
     def start(self, video: Fraction) -> Fraction:
         """Seconds to take off every timestamp, given the first frame's; call it before copying.
 
         A clock that runs on is set to zero, and no frame comes before zero, where players cut.
         """
+        if self._span is not None:
+            self._shift = self._span[0]
+            return self._shift
         running = self._container.format.name in _RUNNING_CLOCKS
         start = (self._container.start_time or 0) if running else 0
         self._shift = min(Fraction(start, av.time_base), video)
         return self._shift
+
+    def clip(self, start: Fraction, stop: Fraction) -> None:
+        """Copy only what begins within these seconds of the input; before the header is written."""
+        self._span = start, stop
+        chapters = self._container.chapters()
+        if chapters:
+            self._output.set_chapters([c for c in map(self._clipped, chapters) if c is not None])
 
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
@@ -84,8 +102,25 @@ class StreamCopier:
             copy.disposition = template.disposition
             if index in plan.streams:
                 self._copies[index] = copy
+        for index in plan.recoded:
+            template = source.streams[index]
+            assert isinstance(template, AudioStream)
+            coder = AudioTranscoder(template, output, output.format.name)
+            coder.stream.metadata.update(stream_tags(template))
+            coder.stream.disposition = template.disposition
+            self._coders[index] = coder
         if plan.covers:
             self._attach_covers(plan.covers)
+
+    def _clipped(self, chapter: "Chapter") -> "Chapter | None":
+        """The part of a chapter that lies within the span, counted from its start."""
+        assert self._span is not None
+        base = chapter["time_base"] or Fraction(1, av.time_base)
+        first, last = (round(seconds / base) for seconds in self._span)
+        start, end = max(chapter["start"], first), min(chapter["end"], last)
+        if start >= end:
+            return None
+        return {**chapter, "start": start - first, "end": end - first, "time_base": base}
 
     def _attach_covers(self, indices: tuple[int, ...]) -> None:
         with open_input(self._source) as container:  # its own: this one must stay at the start
@@ -98,17 +133,30 @@ class StreamCopier:
                 self._output.add_attachment(filename, mimetype, bytes(packet))
 
     def _read(self) -> "Iterator[Packet[Stream]]":
-        """Packets of the copied streams with their times made usable, past damage."""
-        if not self._copies:
+        """Packets for the output with their times made usable, past damage."""
+        chosen = {**self._copies, **self._coders}
+        if not chosen:
             return
         for stream in self._container.streams:
-            stream.discard = Discard.default if stream.index in self._copies else Discard.all
-        wanted = [self._container.streams[index] for index in self._copies]
+            stream.discard = Discard.default if stream.index in chosen else Discard.all
+        wanted = [self._container.streams[index] for index in chosen]
+        for packet in self._demuxed(wanted):
+            if coder := self._coders.get(packet.stream_index):
+                if self._within_span(packet):
+                    yield from coder.push(packet, self._shift)
+            elif self._set_times(packet):
+                packet.stream = self._copies[packet.stream_index]
+                yield packet
+        for coder in self._coders.values():
+            yield from coder.push(None, self._shift)
+            self.broken += coder.broken
+
+    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream]]":
         failed = 0
         while failed < _READS_IN_A_ROW:
             try:
                 for packet in self._container.demux(wanted):
-                    if packet.size and self._set_times(packet):
+                    if packet.size:
                         failed = 0
                         yield packet
                 return
@@ -118,6 +166,12 @@ class StreamCopier:
                 failed += 1
                 self.broken += 1
 
+    def _within_span(self, packet: "Packet[Stream]") -> bool:
+        shown = packet.pts if packet.pts is not None else packet.dts
+        if self._span is None or shown is None or is_cover(packet.stream):
+            return True
+        return self._span[0] <= shown * packet.time_base < self._span[1]
+
     def _set_times(self, packet: "Packet[Stream]") -> bool:
         """Shift the packet's times and make dts increase; False if it has none."""
         dts = packet.dts if packet.dts is not None else packet.pts
@@ -125,6 +179,8 @@ class StreamCopier:
             dts = 0
         if dts is None:
             self.broken += 1
+            return False
+        if not self._within_span(packet):
             return False
         offset = round(self._shift / packet.time_base)
         late = packet.pts - dts if packet.pts is not None else 0
@@ -136,7 +192,6 @@ class StreamCopier:
         return True
 
     def _write(self, packet: "Packet[Stream]") -> None:
-        packet.stream = self._copies[packet.stream_index]
         try:
             self._output.mux_one(packet)
         except av.FFmpegError as error:

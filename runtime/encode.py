@@ -1,31 +1,24 @@
-"""H.264 by libx264: one stream with exact timestamps and the colour said everywhere."""
+"""One encoder: exact timestamps, the colour said everywhere, the same bits for the same frames."""
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import av
 from av.codec.context import Flags
-from av.container import OutputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
+from vr_trt.runtime.codecs import CODECS, Codec, check_quality
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.hdr import HdrMetadata
 from vr_trt.runtime.packing import planar_name
 from vr_trt.runtime.planes import build_frame
 from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
 
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-)
-HIGHEST_CRF = 51
 LARGEST_SIDE = 16384
 
 
@@ -37,71 +30,122 @@ class OutputSpec:
     width: int
     height: int
     pixel: PixelFormat  # of the frames that will be written; see `colour.output_pixel`
-    crf: float = 17  # 0 lossless … 51 worst; video only
-    preset: str = "veryfast"
+    codec: str = "h264"  # video only, as are the next three
+    crf: float | None = None
+    preset: str | None = None
+    bitrate: int | None = None  # bits a second
     overwrite: bool = False
     copy_audio: bool = True
+    clipped: bool = False  # a part of the input: so are the copied streams
 
     def __post_init__(self) -> None:
-        if not 0 <= self.crf <= HIGHEST_CRF:
-            raise UsageError(f"crf {self.crf} is not between 0 and {HIGHEST_CRF}")
-        if self.preset not in PRESETS:
-            raise UsageError(f"preset {self.preset!r} is unknown; one of {', '.join(PRESETS)}")
+        check_quality(CODECS[self.codec], self.crf, self.preset, self.bitrate)
         if not (1 <= self.width <= LARGEST_SIDE and 1 <= self.height <= LARGEST_SIDE):
             raise UsageError(
                 f"{self.width}x{self.height} cannot be written; "
                 f"a side has 1 to {LARGEST_SIDE} pixels"
             )
 
+    @property
+    def format_name(self) -> str:
+        """FFmpeg's name of the pixel format that the encoder takes."""
+        return planar_name("yuv", self.pixel.bits, self.pixel.chroma)
 
-class VideoEncoder:
-    """Adds the video stream to an output and turns frames into its packets."""
 
-    def __init__(self, output: OutputContainer, target: OutputSpec, source: VideoInfo) -> None:
-        pixel = target.pixel
-        if pixel.layout != "yuv":
-            raise ValueError(f"video is written as yuv, not {pixel.layout}")
-        if target.width % pixel.chroma[0] or target.height % pixel.chroma[1]:
-            raise ValueError(f"{target.width}x{target.height} needs 4:4:4, not {pixel.chroma}")
-        self._name = planar_name("yuv", pixel.bits, pixel.chroma)
-        self._pixel = pixel
-        self.time_base = source.time_base
-        self._step = max(1, round(1 / (source.frame_rate * source.time_base)))
-        self.stream = self._add_stream(output, target, source)
+def check_format(target: OutputSpec) -> None:
+    """ValueError if the frames are none that the codec takes: our own mistake, not a user's."""
+    pixel, codec = target.pixel, CODECS[target.codec]
+    if pixel.layout != "yuv":
+        raise ValueError(f"video is written as yuv, not {pixel.layout}")
+    if target.width % pixel.chroma[0] or target.height % pixel.chroma[1]:
+        raise ValueError(f"{target.width}x{target.height} needs 4:4:4, not {pixel.chroma}")
+    if pixel.bits not in codec.bits or pixel.chroma not in codec.chroma:
+        raise ValueError(f"{codec.name} does not take {target.format_name}")
 
-    def encode(self, frame: Frame, shift: int) -> "list[Packet[VideoStream]]":
-        """Packets that are ready after one more frame, `shift` units earlier than its pts."""
+
+def configure(context: VideoCodecContext, target: OutputSpec, source: VideoInfo) -> None:
+    """Set everything about an encoder that is not open yet."""
+    codec, pixel = CODECS[target.codec], target.pixel
+    context.width, context.height = target.width, target.height
+    context.pix_fmt = target.format_name
+    context.time_base = source.time_base
+    context.framerate = source.frame_rate.limit_denominator(100_000)
+    context.flags |= Flags.frame_duration  # the last frame's length reaches the container
+    context.sample_aspect_ratio = source.sample_aspect
+    context.color_range = RANGE_FULL if pixel.full_range else RANGE_LIMITED
+    context.colorspace = matrix_code(pixel)
+    context.color_primaries = pixel.primaries
+    context.color_trc = pixel.transfer
+    if target.bitrate is not None:
+        context.bit_rate = target.bitrate
+    context.options = _options(codec, target, source.hdr)
+
+
+def _options(codec: Codec, target: OutputSpec, hdr: HdrMetadata | None) -> dict[str, str]:
+    options: dict[str, str] = {"chroma_sample_location": target.pixel.siting}
+    if codec.presets:
+        options[codec.preset_option] = target.preset or codec.preset
+    if codec.highest_crf and target.bitrate is None:
+        options["crf"] = str(codec.crf if target.crf is None else target.crf)
+    if codec.name == "h264":
+        options |= _x264_options()
+    if codec.name == "hevc":
+        options["x265-params"] = ":".join(["log-level=none", *(hdr.x265() if hdr else [])])
+    if codec.name == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes to standard error itself
+        if hdr is not None:
+            options["svtav1-params"] = ":".join(hdr.svt_av1())
+    if codec.name == "ffv1":
+        options |= {"level": "3", "slices": "4", "slicecrc": "1"}
+    if codec.name == "prores" and target.pixel.chroma == (1, 1):
+        options["profile"] = "4444"
+    return options
+
+
+@cache
+def _x264_options() -> dict[str, str]:
+    """What makes x264 give the same bits for the same frames.
+
+    Its macroblock tree differed from run to run on CPUs with AVX-512, at about half of the picture
+    sizes that were tried, and at none with AVX2's code. Where the CPU is unknown, the tree is off.
+    """
+    try:
+        known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {"x264-params": "mbtree=0"}
+    return {"x264-params": "asm=avx2"} if "avx512" in known else {}
+
+
+class SegmentEncoder:
+    """An encoder of its own for one segment: what it makes depends on the segment's frames alone."""
+
+    def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
+        context = av.CodecContext.create(CODECS[target.codec].encoder, "w")
+        assert isinstance(context, VideoCodecContext)
+        configure(context, target, source)
+        context.flags |= Flags.global_header
+        self._context = context
+        self._pixel = target.pixel
+        self._name = target.format_name
+        self._time_base = source.time_base
+
+    @property
+    def header(self) -> bytes:
+        """What the container's header holds of the stream: parameter sets and their like."""
+        return bytes(self._context.extradata or b"")
+
+    def encode(self, frame: Frame) -> "list[Packet[VideoStream]]":
+        """Packets that are ready after one more frame."""
         picture = build_frame(frame.planes, self._name)
-        picture.pts = frame.pts - shift
-        picture.duration = frame.duration or self._step
-        picture.time_base = self.time_base
+        picture.pts = frame.pts
+        picture.duration = frame.duration
+        picture.time_base = self._time_base
         picture.colorspace = matrix_code(self._pixel)
         picture.color_range = RANGE_FULL if self._pixel.full_range else RANGE_LIMITED
         picture.color_primaries = self._pixel.primaries
         picture.color_trc = self._pixel.transfer
-        return self.stream.encode(picture)
+        return self._context.encode(picture)
 
     def drain(self) -> "list[Packet[VideoStream]]":
         """The packets that the encoder still holds."""
-        return self.stream.encode(None)
-
-    def _add_stream(
-        self, output: OutputContainer, target: OutputSpec, source: VideoInfo
-    ) -> VideoStream:
-        options = {
-            "crf": str(target.crf),
-            "preset": target.preset,
-            "chroma_sample_location": self._pixel.siting,
-        }
-        rate = source.frame_rate.limit_denominator(100_000)
-        stream = output.add_stream("libx264", rate=rate, options=options)
-        context = stream.codec_context
-        context.width, context.height, context.pix_fmt = target.width, target.height, self._name
-        stream.time_base = context.time_base = self.time_base
-        context.flags |= Flags.frame_duration  # the last frame's length reaches the container
-        context.sample_aspect_ratio = source.sample_aspect
-        context.color_range = RANGE_FULL if self._pixel.full_range else RANGE_LIMITED
-        context.colorspace = matrix_code(self._pixel)
-        context.color_primaries = self._pixel.primaries
-        context.color_trc = self._pixel.transfer
-        return stream
+        return self._context.encode(None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from threading import Condition
 
 from vr_trt.runtime.frames import Frame
+from vr_trt.runtime.trace import queue_length
 
 
 class Stopped(Exception):
@@ -14,7 +15,9 @@ class Stopped(Exception):
 class FrameQueue:
     """Frames from one thread to another; `put` waits while `capacity` of them are in it."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, name: str = "frames") -> None:
+        """`name`: of the queue in a trace."""
+        self._name = name
         self._capacity = capacity
         self._frames: deque[Frame] = deque()
         self._changed = Condition()
@@ -28,6 +31,7 @@ class FrameQueue:
             if self._stopped:
                 raise Stopped
             self._frames.append(frame)
+            queue_length(self._name, len(self._frames))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -53,5 +57,6 @@ class FrameQueue:
                 if not self._frames:
                     return
                 frame = self._frames.popleft()
+                queue_length(self._name, len(self._frames))
                 self._changed.notify_all()
             yield frame

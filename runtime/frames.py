@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.runtime.hdr import HdrMetadata
+
 Layout = Literal["yuv", "rgb", "gray"]
 Matrix = Literal["bt601", "bt709", "bt2020", "rgb"]
 # Where a chroma sample lies within the luma samples it covers. The first three are what files
@@ -93,6 +95,14 @@ class PixelFormat:
         return (height, width), chroma, chroma
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Where a segment of the output may begin, in frames of the input."""
+
+    frame: int
+    shot: int  # the first frame of the shot that it lies in
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture: three owned, contiguous planes and when to show it.
@@ -104,6 +114,8 @@ class Frame:
     planes: tuple[Plane, Plane, Plane]
     pts: int  # units of the stream's time_base
     duration: int  # the same units; 0 where unknown
+    starts_shot: bool = False  # of the input: nothing before it has to do with it
+    join: Join | None = None  # of the output: a new segment begins with it
 
     @property
     def width(self) -> int:
@@ -134,3 +146,6 @@ class VideoInfo:
     audio_streams: int
     guesses: tuple[str, ...]  # what had to be assumed or dropped, one line each
     mirrored: bool = False  # left and right exchanged after turning; the reader applies it too
+    hdr: HdrMetadata | None = None
+    interlaced: bool = False  # as stored
+    deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py

@@ -27,12 +27,13 @@ class GeneratorStage:
         _, _, frames, height, width = latents.shape
         # Graphs of one size have a generator of their own for a picture's single latent.
         picture = frames == 1 and "generator_image" in self._model.manifest.stages
-        session = self._model.session("generator_image" if picture else "generator")
+        stage = "generator_image" if picture else "generator"
+        session = self._model.session(stage)
         noise = window_noise(self._seed, start, frames, height, width)
         inputs: dict[str, Array | Tensor] = {"noise": noise, "latent": latents}
         if "plain.index" in session.inputs:
             inputs |= self._tables_of((frames, height // PATCH, width // PATCH))
-        return host_floats(call(session, inputs)["restored"])
+        return host_floats(call(session, inputs, stage)["restored"])
 
     def _tables_of(self, grid: tuple[int, int, int]) -> dict[str, Array]:
         """The tables of a token grid; one grid at a time is kept, a shot has no other."""

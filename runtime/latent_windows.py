@@ -24,17 +24,22 @@ def blend_weights(overlap: int) -> NDArray[np.float32]:
 class LatentWindows:
     """Latents of one shot in, in order; restored latents out, in order, each once."""
 
-    def __init__(self, window: int, overlap: int, generate: Generate) -> None:
-        """`window` and `overlap` in latents, 0 <= overlap < window."""
+    def __init__(self, window: int, overlap: int, generate: Generate, start: int = 0) -> None:
+        """`window` and `overlap` in latents, 0 <= overlap < window.
+
+        With a `start` beyond 0, where one of the shot's windows begins, latents come from there on,
+        and the first `overlap` that are released lack their blend with the window before.
+        """
         if not 0 <= overlap < window:
             raise ValueError(f"an overlap of {overlap} does not fit a window of {window} latents")
         self._window = window
         self._overlap = overlap
         self._generate = generate
         self._recent: deque[Latents] = deque(maxlen=window)  # the newest latents
-        self._pushed = 0
+        self._start = start
+        self._pushed = start
         self._done_to = 0  # end of the last window that was generated
-        self._released = 0
+        self._released = start
         self._tail: Latents | None = None  # restored latents held back: _released … _done_to
 
     def push(self, latents: Latents) -> Iterator[Latents]:
@@ -47,9 +52,9 @@ class LatentWindows:
 
     def finish(self) -> Iterator[Latents]:
         """End the shot: yield what is left. ValueError if it was shorter than one window."""
-        if self._pushed < self._window:
+        if self._pushed - self._start < self._window:
             raise ValueError(
-                f"a shot of {self._pushed} latents is shorter than the window of {self._window}: "
+                f"a shot of {self._pushed - self._start} latents is shorter than the window of {self._window}: "
                 "repeat its last frame before encoding"
             )
         if self._done_to < self._pushed:
@@ -58,7 +63,7 @@ class LatentWindows:
             yield from self._release(self._tail, held=0)
 
     def _next_start(self) -> int:
-        return self._done_to - self._overlap if self._done_to else 0
+        return self._done_to - self._overlap if self._done_to else self._start
 
     def _run_window(self, held: int) -> Iterator[Latents]:
         """Generate the window that ends at the newest latent."""

@@ -5,12 +5,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+from vr_trt.engines.cache import Engine
+from vr_trt.engines.gate import refusal
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
-from vr_trt.runtime.canvas import Canvas
-from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
+from vr_trt.runtime.onnxruntime_session import OrtOptions
+from vr_trt.runtime.session import Session
+
+if TYPE_CHECKING:
+    from vr_trt.runtime.tensorrt_session import Gpu
 
 STAGES = ("encode_image", "generator", "decode_image")
 # The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
@@ -23,6 +28,7 @@ HALVES = tuple(
 )
 EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
 DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
+LATENT_CHANNELS = 16
 KNOWN_MODELS = ("nano", *DOWNLOADED)
 
 
@@ -40,6 +46,7 @@ class Manifest:
     sha256: Mapping[str, str]  # file -> hash, every file of the folder
     precision: str = "fp32"
     shape: Mapping[str, int] | None = None  # the one that the graphs are for; None: any
+    fp8: Mapping[str, Any] | None = None  # calibration and gate of a generator in fp8
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
@@ -105,47 +112,76 @@ def find_model(name: str) -> Path:
     )
 
 
-def check_shape(manifest: Manifest, canvas: Canvas, window_latents: int) -> None:
-    """ModelError if the model's graphs are for one shape and it is not this run's."""
-    if manifest.shape is None:
-        return
-    built = dict(manifest.shape)
-    if window_latents == 1 and "generator_image" in manifest.stages:
-        built["latents"] = 1
-    needed = {"width": canvas.padded_w, "height": canvas.padded_h, "latents": window_latents}
-    if any(built.get(name) != size for name, size in needed.items()):
-        raise ModelError(
-            f"{manifest.model} was exported for {_sizes(built)} and this run needs "
-            f"{_sizes(needed)}: export it with the profile and shape of this input"
-        )
-
-
-def _sizes(shape: Mapping[str, int]) -> str:
-    return f"{shape.get('width')}x{shape.get('height')}, {shape.get('latents')} latents"
-
-
 class Model:
     """Stage sessions of one folder, opened when first asked for."""
 
-    def __init__(self, folder: Path, options: OrtOptions | None = None) -> None:
-        """Reads the manifest and checks every file's hash; ModelError where one is wrong."""
+    def __init__(
+        self, folder: Path, options: OrtOptions | None = None, *, judging: bool = False
+    ) -> None:
+        """Reads the manifest and checks every file's hash; ModelError where one is wrong.
+
+        Graphs in fp8 that did not pass their gate are refused, but for `judging` them.
+        """
         self.folder = folder
         self.manifest = read_manifest(folder)
         if self.manifest.precision == "bf16":
             raise ModelError(f"{folder} is in bf16, which ONNX Runtime's CPU cannot run: use fp32")
+        if self.manifest.precision == "fp8" and not judging:
+            reason = refusal((self.manifest.fp8 or {}).get("gate"), self.manifest.model)
+            if reason:
+                raise ModelError(reason)
         verify_files(folder, self.manifest.sha256)
+        plans = {stage: folder / name for stage, name in self.manifest.stages.items()}
+        self._open(plans, options)
+
+    @classmethod
+    def of_engines(cls, engines: Mapping[str, Engine], options: OrtOptions | None = None) -> Self:
+        """A model whose every stage, by name, is an engine of the cache; they were checked."""
+        first = next(iter(engines.values()))
+        canvas = first.about.canvas
+        model = cls.__new__(cls)
+        model.folder = first.folder.parent
+        model.manifest = Manifest(
+            model=first.spec.model,
+            version=first.about.made_by,
+            stages={stage: stage for stage in engines},
+            text_tokens=0,  # these are for window tables, which engines of one size have inside
+            head_width=0,
+            rope="",
+            latent_channels=LATENT_CHANNELS,
+            sha256={stage: engine.spec.onnx for stage, engine in engines.items()},
+            precision=first.spec.precision,
+            shape={"width": canvas.width, "height": canvas.height, "latents": canvas.latents},
+        )
+        model._open({stage: engine.plan for stage, engine in engines.items()}, options)
+        model._backends = {stage: engine.spec.backend for stage, engine in engines.items()}
+        return model
+
+    def _open(self, plans: Mapping[str, Path], options: OrtOptions | None) -> None:
+        self._plans = plans
+        self._backends: Mapping[str, str] = {}  # of stages that do not run on ONNX Runtime
         self._options = options or OrtOptions()
-        self._sessions: dict[str, OrtSession] = {}
+        self._sessions: dict[str, Session] = {}
+        self._gpus: dict[str, Gpu] = {}  # by backend
         self.cancelled = False
 
-    def session(self, stage: str) -> OrtSession:
+    def session(self, stage: str) -> Session:
         """The session of `stage`, opened now if it is not."""
         if stage not in self._sessions:
-            plan = self.folder / self.manifest.stages[stage]
-            self._sessions[stage] = onnxruntime_session.load(plan, self._options)
+            self._sessions[stage] = self._load(stage)
             if self.cancelled:
                 self._sessions[stage].cancel()
         return self._sessions[stage]
+
+    def _load(self, stage: str) -> Session:
+        backend = self._backends.get(stage, "onnxruntime")
+        if backend == "onnxruntime":
+            return onnxruntime_session.load(self._plans[stage], self._options)
+        from vr_trt.runtime.tensorrt_session import TensorRtSession, open_gpu
+
+        if backend not in self._gpus:
+            self._gpus[backend] = open_gpu(backend)
+        return TensorRtSession(self._plans[stage], self._gpus[backend])
 
     def drop(self, stage: str) -> None:
         """Give back the memory of a stage that is not needed any more."""
@@ -154,6 +190,7 @@ class Model:
     def close(self) -> None:
         """Drop every session."""
         self._sessions.clear()
+        self._gpus.clear()
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""

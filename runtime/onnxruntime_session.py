@@ -69,22 +69,32 @@ def usable_cores() -> int:
 
 @cache
 def _share_arena() -> None:
-    """One arena for all sessions of the process, in regions as large as asked for.
+    """One arena for all sessions of the process, most of it one region.
 
     Stages take turns with the same memory, and it is not fetched from the system anew each time.
     A session's own arena would keep its peak beside the others'; without any, a third of a run
     on the CPU goes into page faults. The memory stays with the process until it ends.
+
+    Within a region free neighbours are joined, across regions they are not: many small regions
+    make a long run creep upwards. A region takes no memory until it is written to.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT
     )
-    no_limit, same_as_requested, default = 0, 1, -1
-    arena = onnxruntime.OrtArenaCfg(no_limit, same_as_requested, default, default)
+    arena = onnxruntime.OrtArenaCfg(
+        {
+            "initial_chunk_size_bytes": (1 << 31) - 1,  # the largest that the bindings take
+            "arena_extend_strategy": 0,  # doubling: few regions where the first is too small
+            "max_dead_bytes_per_chunk": 1 << 20,  # what is not needed of a chunk is split off
+        }
+    )
     onnxruntime.create_and_register_allocator(memory, arena)
 
 
 class OrtSession:
     """One ONNX graph; a `vr_trt.runtime.session.Session`."""
+
+    on_device = False
 
     def __init__(self, plan: Path, options: OrtOptions) -> None:
         onnxruntime.set_default_logger_severity(_SILENT)
@@ -112,26 +122,33 @@ class OrtSession:
         return tuple(self._outputs)
 
     def bind(self, name: str, value: Array | Tensor) -> None:
-        if name not in self._inputs:
-            raise ModelError(f"{self._plan.name} has no input {name!r}: it is not the graph meant")
-        if isinstance(value, np.ndarray):
+        if name not in self._inputs and name not in self._outputs:
+            raise ModelError(
+                f"{self._plan.name} has no input or output {name!r}: it is not the graph meant"
+            )
+        if isinstance(value, np.ndarray) and name in self._inputs:
             dtype = np.float16 if name in self._half else value.dtype
             value = np.ascontiguousarray(value, dtype=dtype)
         self._bound[name] = value
 
     def enqueue(self, stream: int | None = None) -> dict[str, Tensor]:
         bound, self._bound = self._bound, {}
+        binding = self._session.io_binding()
         try:
-            # Not a bound call: what that gives back keeps its inputs alive, a second state.
-            values = self._session.run_with_ort_values(
-                self._outputs,
-                {name: _on_host(value) for name, value in bound.items()},
-                self._run_options,
-            )
+            for name in self._inputs.keys() & bound.keys():
+                binding.bind_ortvalue_input(name, _on_host(bound[name]))
+            for name in self._outputs:
+                if name in bound:
+                    binding.bind_ortvalue_output(name, _on_host(bound[name]))
+                else:
+                    binding.bind_output(name)
+            self._session.run_with_iobinding(binding, self._run_options)
         except _ERRORS as error:
             if self._run_options.terminate:
                 raise InterruptedRun(f"{self._plan.stem} was stopped") from None
             raise _translated(error, self._plan, "run") from None
+        values = binding.get_outputs()
+        binding.clear_binding_inputs()  # else the outputs keep the inputs alive
         return dict(zip(self._outputs, values, strict=True))
 
     def cancel(self) -> None:
@@ -144,10 +161,11 @@ def load(plan: Path, options: OrtOptions | None = None) -> OrtSession:
 
 
 def _on_host(value: Array | Tensor) -> Tensor:
-    """An array as a tensor of ONNX Runtime that shares its memory; a tensor as it is."""
-    if isinstance(value, np.ndarray):
-        return cast(Tensor, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-    return value
+    """A tensor of ONNX Runtime: its own as it is, an array sharing memory, another by a copy."""
+    if isinstance(value, onnxruntime.OrtValue):
+        return cast(Tensor, value)
+    array = value if isinstance(value, np.ndarray) else value.numpy()
+    return cast(Tensor, onnxruntime.OrtValue.ortvalue_from_numpy(array))
 
 
 def _shape(sizes: Sequence[int | str | None]) -> tuple[int | None, ...]:

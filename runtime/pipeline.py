@@ -7,6 +7,8 @@ everything else went well.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
@@ -14,6 +16,7 @@ from typing import Protocol
 from vr_trt.errors import DamagedInputError, InterruptedRun
 from vr_trt.runtime.frame_queue import FrameQueue
 from vr_trt.runtime.frames import Frame
+from vr_trt.runtime.trace import stage_call
 
 QUEUE_FRAMES = 8  # each way: enough to bridge a slow moment, little beside one VAE step
 REPORT_SECONDS = 0.1
@@ -49,16 +52,17 @@ class Progress:
     frames: int
     total: int | None  # an estimate, where the file tells one
     seconds: float
+    before: int = 0  # of the frames, those of an earlier run that this one goes on with
 
     @property
     def fps(self) -> float:
         """Frames a second since the start."""
-        return self.frames / self.seconds if self.seconds > 0 else 0.0
+        return (self.frames - self.before) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta(self) -> float | None:
         """Seconds to go; None where the number of frames is not known."""
-        if self.total is None or not self.frames:
+        if self.total is None or not self.fps:
             return None
         return max(0, self.total - self.frames) / self.fps
 
@@ -76,22 +80,39 @@ class Timing:
     @property
     def overlap(self) -> float:
         """Work done at the same time: the sum of the busy seconds by the seconds in all."""
-        return (self.read + self.restore + self.write) / self.seconds
+        return (self.read + self.restore + self.write) / self.seconds if self.seconds else 0.0
+
+    @property
+    def by_slowest(self) -> float:
+        """Seconds in all by those of the busiest thread; 1 would hide the others entirely."""
+        slowest = max(self.read, self.restore, self.write)
+        return self.seconds / slowest if slowest else 0.0
 
 
 class _Clock:
     """Seconds of one thread's own work, without its waits for the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        """`name`: of each item's making in a trace; not there if empty."""
         self.busy = 0.0
+        self._name = name
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count the time that the block takes."""
+        start = perf_counter()
+        try:
+            with stage_call(self._name) if self._name else nullcontext():
+                yield
+        finally:
+            self.busy += perf_counter() - start
 
     def each(self, items: Iterable[Frame]) -> Iterator[Frame]:
         """`items`, counting the time that making each one takes."""
         iterator = iter(items)
         while True:
-            start = perf_counter()
-            item = next(iterator, None)
-            self.busy += perf_counter() - start
+            with self.one():
+                item = next(iterator, None)
             if item is None:
                 return
             yield item
@@ -108,6 +129,7 @@ class Pipeline:
         *,
         cancel: Callable[[], None] = lambda: None,
         total: int | None = None,
+        before: int = 0,
     ) -> None:
         """`cancel` makes the stage's call in progress end early, from any thread."""
         self._source = source
@@ -115,16 +137,20 @@ class Pipeline:
         self._sink = sink
         self._cancel = cancel
         self._total = total
-        self._incoming = FrameQueue(QUEUE_FRAMES)
-        self._outgoing = FrameQueue(QUEUE_FRAMES)
-        self._clocks = _Clock(), _Clock(), _Clock()
+        self._before = before
+        self._incoming = FrameQueue(QUEUE_FRAMES, "read, not restored")
+        self._outgoing = FrameQueue(QUEUE_FRAMES, "restored, not written")
+        self._clocks = _Clock("read"), _Clock(), _Clock("write")
         self._written = 0
 
     def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Timing:
         """Run to the end. The first error of any thread is raised; InterruptedRun for Ctrl-C."""
         start = perf_counter()
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="vr-trt") as threads:
-            jobs = [threads.submit(job) for job in (self._read, self._restore, self._write)]
+            jobs = [
+                threads.submit(copy_context().run, job)
+                for job in (self._read, self._restore, self._write)
+            ]
             try:
                 self._watch(jobs, on_progress, start)
             except KeyboardInterrupt:
@@ -133,7 +159,7 @@ class Pipeline:
                 if not all(job.done() for job in jobs) or any(job.exception() for job in jobs):
                     self._stop(jobs)
         seconds = perf_counter() - start
-        on_progress(Progress(frames=self._written, total=self._written, seconds=seconds))
+        on_progress(self._progress(self._before + self._written, seconds))
         read, restore, write = (clock.busy for clock in self._clocks)
         return Timing(
             frames=self._written, seconds=seconds, read=read, restore=restore, write=write
@@ -148,7 +174,11 @@ class Pipeline:
             for job in done:
                 job.result()
             seconds = perf_counter() - start
-            on_progress(Progress(frames=self._written, total=self._total, seconds=seconds))
+            on_progress(self._progress(self._total, seconds))
+
+    def _progress(self, total: int | None, seconds: float) -> Progress:
+        frames = self._before + self._written
+        return Progress(frames=frames, total=total, seconds=seconds, before=self._before)
 
     def _stop(self, jobs: list[Future[None]]) -> None:
         self._incoming.stop()
@@ -180,10 +210,8 @@ class Pipeline:
     def _write(self) -> None:
         clock = self._clocks[2]
         for frame in self._outgoing:
-            start = perf_counter()
-            self._sink.write(frame)
-            clock.busy += perf_counter() - start
+            with clock.one():
+                self._sink.write(frame)
             self._written += 1
-        start = perf_counter()
-        self._sink.close()
-        clock.busy += perf_counter() - start
+        with clock.one():
+            self._sink.close()

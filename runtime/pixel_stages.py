@@ -27,7 +27,7 @@ from vr_trt.runtime.model import EMBEDDED
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 from vr_trt.runtime.session import Array, Tensor, call
 
-Correction = Literal["wavelet", "adain", "none"]
+Correction = Literal["wavelet", "lab", "adain", "none"]
 Inputs = dict[str, Array | Tensor]
 
 
@@ -71,8 +71,9 @@ class PixelStages:
             if "reference" in self._to_video.inputs:
                 # Made a second time: the source's planes wait in a fraction of its memory.
                 inputs["reference"] = self._model_frame(frame)
-            outputs = call(self._to_video, inputs)
-            y, u, v = (outputs[name].numpy()[0] for name in "yuv")
+            outputs = call(self._to_video, inputs, "to_video")
+            # Copies: frames wait for the writer, and would pin the backend's memory in pieces.
+            y, u, v = (outputs[name].numpy()[0].copy() for name in "yuv")
             yield Frame((y, u, v), frame.pts, frame.duration)
 
     def _model_frame(self, frame: Frame) -> Tensor:
@@ -80,7 +81,7 @@ class PixelStages:
         self._check(frame)
         inputs = dict(self._to_model_inputs)
         inputs |= {name: plane[None] for name, plane in zip("yuv", frame.planes, strict=True)}
-        return call(self._to_model, inputs)["x"]
+        return call(self._to_model, inputs, "to_model")["x"]
 
     def cancel(self) -> None:
         """Stop what runs, from any thread."""

@@ -1,6 +1,6 @@
 """What a run would do: sizes, windows, chunks and memory, before a frame is restored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vr_trt.engines.host_memory import available_bytes
@@ -12,6 +12,7 @@ from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
 from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.serving import Serving
 from vr_trt.runtime.vae_stream import START_LATENTS
 
 
@@ -26,20 +27,29 @@ class Plan:
     frames: int | None  # an estimate where the file does not tell
     latents: int | None
     windows: int | None
+    serving: Serving  # what runs, and on which canvas
     peak_bytes: int | None  # None where the model has no law
     available_bytes: int | None
 
     @property
     def fits(self) -> bool:
-        """False only if it is known not to fit."""
+        """False only if it is known not to fit, into the host's memory or the card's."""
+        card = self.serving.card
+        return self.fits_host and (card is None or card.fits)
+
+    @property
+    def fits_host(self) -> bool:
+        """False only if it is known not to fit into the host's memory."""
         if self.peak_bytes is None or self.available_bytes is None:
             return True
         return self.peak_bytes <= self.available_bytes
 
 
-def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path) -> Plan:
+def make_plan(
+    source: VideoInfo, profile: Profile, law: Law | None, output: Path, serving: Serving
+) -> Plan:
     """The plan of restoring `source` into `output` with a model that obeys `law`."""
-    sizes = canvas(source.width, source.height, profile.short_side)
+    sizes = serving.canvas
     pixel = output_pixel(
         source.pixel, sizes.out_w, sizes.out_h, is_image_path(output), output.suffix.lower()
     )
@@ -53,6 +63,7 @@ def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path
         frames=frames,
         latents=latents,
         windows=_windows(latents, profile),
+        serving=serving,
         peak_bytes=None if law is None else peak_bytes(law, _load(source, profile, sizes, pixel)),
         available_bytes=available_bytes(),
     )
@@ -60,13 +71,12 @@ def make_plan(source: VideoInfo, profile: Profile, law: Law | None, output: Path
 
 def check_memory(plan: Plan, law: Law | None) -> None:
     """MemoryBudgetError if the plan would not fit, with the nearest profile that would."""
-    if plan.fits or plan.peak_bytes is None or plan.available_bytes is None:
-        return
+    if plan.fits_host or plan.peak_bytes is None or plan.available_bytes is None:
+        return  # the card's memory is checked where engines are opened
     smaller = [
         profile
         for profile in load_profiles().values()
-        if profile.short_side < plan.profile.short_side
-        and make_plan(plan.source, profile, law, plan.source.path).fits
+        if profile.short_side < plan.profile.short_side and _at(plan, profile, law).fits_host
     ]
     nearest = max(smaller, key=lambda profile: profile.short_side, default=None)
     advice = f"--profile {nearest.name} would fit" if nearest else "no profile would fit"
@@ -75,6 +85,13 @@ def check_memory(plan: Plan, law: Law | None) -> None:
         f"about {plan.peak_bytes // MIB} MiB of memory and {plan.available_bytes // MIB} MiB are "
         f"free: {advice}"
     )
+
+
+def _at(plan: Plan, profile: Profile, law: Law | None) -> Plan:
+    """The same at another profile, by a model's own graphs: only those have a law."""
+    sizes = canvas(plan.source.width, plan.source.height, profile.short_side)
+    serving = replace(plan.serving, canvas=sizes)
+    return make_plan(plan.source, profile, law, plan.source.path, serving)
 
 
 def estimated_frames(source: VideoInfo) -> int | None:

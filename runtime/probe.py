@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat, VideoInfo
+from vr_trt.runtime.hdr import read_hdr
 from vr_trt.runtime.media import is_image_file, main_video, open_input
 from vr_trt.runtime.orientation import orientation
 from vr_trt.runtime.packing import Packing, nearest_planar, packing_of
@@ -19,7 +20,6 @@ from vr_trt.runtime.tags import read_matrix, read_range, turn_siting, usual_siti
 
 _FALLBACK_RATE = Fraction(25)
 _HIGHEST_RATE = 1000
-_PQ = 16
 
 
 def probe(path: Path) -> VideoInfo:
@@ -55,8 +55,6 @@ class _Facts:
         aspect = self.stream.sample_aspect_ratio or Fraction(1)
         if rotation % 180:
             width, height, aspect = height, width, 1 / aspect
-        if self.frame.interlaced_frame:
-            self._note("the picture is interlaced and is restored as if it were not")
         assert self.stream.time_base is not None, "an opened stream has a time base"
         return VideoInfo(
             path=self.path,
@@ -73,6 +71,8 @@ class _Facts:
             audio_streams=len(self.container.streams.audio),
             guesses=tuple(self.guesses),
             mirrored=mirrored,
+            hdr=read_hdr(self.frame),
+            interlaced=self.frame.interlaced_frame and not image,
         )
 
     def _note(self, line: str | None) -> None:
@@ -86,8 +86,6 @@ class _Facts:
         matrix = self._matrix(packing, size, image)
         full_range, note = read_range(frame.color_range, name, packing, image)
         self._note(note)
-        if frame.color_trc == _PQ:
-            self._note("HDR mastering metadata is not carried over")
         chroma = packing.chroma[::-1] if rotation % 180 else packing.chroma
         siting = usual_siting(self.stream.codec_context.name, frame.color_trc, image)
         return PixelFormat(

@@ -10,7 +10,7 @@ import av
 
 from vr_trt.errors import UsageError
 
-VIDEO_MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+VIDEO_MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 IMAGE_CODECS = {
     ".png": "png",
     ".jpg": "mjpeg",
@@ -57,9 +57,9 @@ def partial_path(path: Path) -> Path:
 def publish(path: Path) -> None:
     """Bring the finished partial file to disk and give it its name."""
     partial = partial_path(path)
-    _sync(partial)
+    sync(partial)
     os.replace(partial, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def remove_partial(path: Path) -> None:
@@ -81,7 +81,8 @@ def output_errors(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: writing failed: {reason}; try another output name") from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

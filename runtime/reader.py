@@ -1,6 +1,6 @@
 """A video or image file as a stream of upright frames, in constant memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +10,7 @@ import av
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock
 from vr_trt.runtime.decode import Decoder
+from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.media import main_video, open_input
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
@@ -76,7 +77,10 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         held: Frame | None = None  # a frame lasts until the next one
         before: int | None = None
-        for decoded in self._decoder:
+        decoded_frames: Iterable[av.VideoFrame] = self._decoder
+        if self.info.deinterlace:
+            decoded_frames = deinterlace(decoded_frames, self.info)
+        for decoded in decoded_frames:
             pts = self._clock.pts(decoded)
             if held is not None:
                 shown, pts = self._clock.in_order(before, held.pts, pts)

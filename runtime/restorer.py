@@ -1,30 +1,41 @@
 """Restoring files and frames: the public face of the runtime."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.codecs import Encoding
+from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.deinterlace import deinterlaced
+from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
-from vr_trt.runtime.memory import Law, law_of
-from vr_trt.runtime.model import Model, check_shape, find_model
+from vr_trt.runtime.input_identity import input_digest
+from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
-from vr_trt.runtime.onnxruntime_session import OrtOptions
-from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
+from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
+from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
-from vr_trt.runtime.plan import Plan, check_memory, make_plan
-from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, make_plan
+from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.reader import probe
+from vr_trt.runtime.run_options import RunOptions
+from vr_trt.runtime.run_report import write_report
+from vr_trt.runtime.serving import Networks, Wanted
 from vr_trt.runtime.shot import Shot
-from vr_trt.runtime.writer import OutputSpec, Writer
+from vr_trt.runtime.trace import StageTime
+from vr_trt.runtime.vae_stream import latents_per_step
+from vr_trt.runtime.writer import OutputSpec
 
-Backend = Literal["auto", "onnxruntime"]
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
 RGB = PixelFormat(
@@ -42,18 +53,17 @@ class Report:
     profile: str
     width: int
     height: int
-    timing: Timing
+    frames: int  # of the output
+    timing: Timing  # of this run; one that was resumed made only some of the frames
+    stages: dict[str, StageTime]  # calls and seconds of each stage, by its name
+    settings: dict[str, Any]  # what decided the result, as the journal holds it
     warnings: tuple[str, ...]  # guesses about the input, damage that was passed over
-
-    @property
-    def frames(self) -> int:
-        """Frames written, as many as the input has."""
-        return self.timing.frames
+    engines: str  # what it ran on, on which canvas, and why that one
 
     @property
     def fps(self) -> float:
         """Frames a second over the whole run."""
-        return self.timing.frames / self.timing.seconds
+        return self.timing.frames / self.timing.seconds if self.timing.seconds else 0.0
 
 
 class Restorer:
@@ -69,20 +79,20 @@ class Restorer:
         profile: str = "720p",
         seed: int = 0,
         color: Correction = "wavelet",
-        backend: Backend = "auto",
+        backend: str = "auto",
+        precision: str | None = None,
         threads: int = 0,
     ) -> None:
         """`threads` for the networks, 0 for every core. UsageError, ModelError for bad choices."""
         _choose("colour correction", color, Correction)
-        _choose("backend", backend, Backend)
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
         self._seed = check_seed(seed)
         self._color = color
-        self._folder = find_model(model)
+        wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
         self._options = OrtOptions(threads=threads)
-        self._model = Model(self._folder, self._options)
+        self._networks = Networks(wanted, self._options)
         self._live: tuple[Shot, tuple[int, int]] | None = None
 
     def __enter__(self) -> Self:
@@ -98,57 +108,53 @@ class Restorer:
 
     def close(self) -> None:
         """Drop the networks; the next call opens them again."""
-        self._model.close()
+        self._networks.close()
         self._live = None
 
     def plan(self, input: str | Path, output: str | Path | None = None) -> Plan:
         """What `restore` would do."""
         info = probe(Path(input))
-        return make_plan(info, self.profile, self._law(), Path(output or default_output(info)))
+        return self._plan(info, Path(output or default_output(info)))
 
     def restore(
         self,
         input: str | Path,
         output: str | Path | None = None,
         *,
-        crf: float | None = None,
-        preset: str | None = None,
-        overwrite: bool = False,
+        encoding: Encoding | None = None,
+        options: RunOptions | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> Report:
         """Restore the file `input`, a video or an image, into `output` (beside it by default).
 
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
-        info = probe(Path(input))
+        options = options or RunOptions()
+        info = deinterlaced(probe(Path(input)), options.deinterlace)
         target = Path(output) if output is not None else default_output(info)
-        plan = make_plan(info, self.profile, self._law(), target)
-        latents = 1 if plan.frames == 1 else self.profile.window_latents
-        check_shape(self._model.manifest, plan.canvas, latents)
-        check_memory(plan, self._law())
-        given = {"crf": crf, "preset": preset}
-        quality: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
-        spec = OutputSpec(
-            path=target,
-            width=plan.canvas.out_w,
-            height=plan.canvas.out_h,
-            pixel=plan.pixel,
-            overwrite=overwrite,
-            **quality,
-        )
-        with Reader(Path(input), info) as reader:
-            timing = self._run(plan, reader, spec, on_progress)
-            warnings = (*info.guesses, *reader.warnings)
-        return Report(
+        plan = self._plan(info, target)
+        check_memory(plan, self._networks.law)
+        spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
+        facts = self._facts(self._networks.open(plan.serving), info, spec)
+        run = FilmRun(info, spec, options, facts, plan.frames)
+        done = run.run(lambda: self._work(plan, spec), on_progress)
+        report = Report(
             input=Path(input),
             output=target,
-            model=self._model.manifest.model,
+            model=self._networks.name,
             profile=self.profile.name,
             width=spec.width,
             height=spec.height,
-            timing=timing,
-            warnings=warnings,
+            frames=done.frames,
+            timing=done.timing,
+            stages=done.stages,
+            settings=run.facts,
+            warnings=(*plan.serving.remarks, *done.warnings),
+            engines=plan.serving.line,
         )
+        if options.report is not None:
+            write_report(options.report, report)
+        return report
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
         """Take RGB pictures [F, H, W, 3] uint8; give those restored by now, [H', W', 3] each.
@@ -169,25 +175,45 @@ class Restorer:
         shot, self._live = self._live[0], None
         return [_picture(frame) for frame in shot.finish()]
 
-    def _run(
-        self,
-        plan: Plan,
-        reader: Reader,
-        spec: OutputSpec,
-        on_progress: Callable[[Progress], None],
-    ) -> Timing:
+    def _work(self, plan: Plan, spec: OutputSpec) -> Work:
         info = plan.source
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
+        model = self._networks.open(plan.serving)
 
         def cancel() -> None:
-            self._model.cancel()
+            self._networks.cancel()
             pixels.cancel()
 
-        pipeline = Pipeline(reader, shot, Writer(spec, info), cancel=cancel, total=plan.frames)
-        return pipeline.run(on_progress)
+        return Work(
+            make_shot=lambda entry: Shot(model, pixels, self.profile, self._seed, entry),
+            step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
+            cancel=cancel,
+            profile=self.profile,
+        )
+
+    def _facts(self, model: Model, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
+        """What decides the result, by the names under which a journal refuses a change of it."""
+        manifest, profile = model.manifest, self.profile
+        content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
+        return {
+            "version": __version__,
+            "input": input_digest(info.path),
+            "model": f"{manifest.model} {hashlib.sha256(content.encode()).hexdigest()[:16]}",
+            "profile": profile.name,
+            "window": [profile.window, profile.overlap, profile.latents_per_step],
+            "seed": self._seed,
+            "color": self._color,
+            "deinterlace": info.deinterlace or None,
+            "threads": self._options.threads or usable_cores(),
+            "size": f"{spec.width}x{spec.height}",
+            "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",
+            "codec": spec.codec,
+            "crf": spec.crf,
+            "preset": spec.preset,
+            "bitrate": spec.bitrate,
+        }
 
     def _live_shot(self, picture: Pictures) -> Shot:
         height, width, _ = picture.shape
@@ -199,26 +225,46 @@ class Restorer:
                 )
             return shot
         sizes = canvas(width, height, self.profile.short_side)
+        serving = self._networks.find(sizes)
+        sizes = serving.canvas
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._usable_model(), pixels, self.profile, self._seed)
+        shot = Shot(self._networks.open(serving), pixels, self.profile, self._seed)
         self._live = shot, (width, height)
         return shot
 
-    def _usable_model(self) -> Model:
-        """The model; a new one after a run that was stopped."""
-        if self._model.cancelled:
-            self._model = Model(self._folder, self._options)
-        return self._model
-
-    def _law(self) -> Law | None:
-        return law_of(self._model.manifest)
+    def _plan(self, info: VideoInfo, output: Path) -> Plan:
+        sizes = canvas(info.width, info.height, self.profile.short_side)
+        picture = estimated_frames(info) == 1
+        serving = self._networks.find(sizes, picture=picture)
+        return make_plan(info, self.profile, self._networks.law, output, serving)
 
 
 def default_output(info: VideoInfo) -> Path:
     """Beside the input: name.restored.mp4, or .png for an image."""
     return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
+
+
+def output_spec(plan: Plan, path: Path, encoding: Encoding, overwrite: bool) -> OutputSpec:
+    """What to write for a plan. UsageError where codec, container and quality do not fit."""
+    sizes = plan.canvas
+    if is_image_path(path):
+        return OutputSpec(
+            path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
+        )
+    codec = encoding.codec_for(path)
+    return OutputSpec(
+        path=path,
+        width=sizes.out_w,
+        height=sizes.out_h,
+        pixel=video_pixel(plan.pixel, codec, encoding.bits),
+        codec=codec.name,
+        crf=encoding.crf,
+        preset=encoding.preset,
+        bitrate=encoding.bitrate,
+        overwrite=overwrite,
+    )
 
 
 def _choose(what: str, value: str, choices: Any) -> None:

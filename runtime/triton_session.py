@@ -46,6 +46,8 @@ class TritonSession:
     is copied out, so that it outlives the next call.
     """
 
+    on_device = True
+
     def __init__(self, stage: StaticStage, name: str) -> None:
         """Captures the stage; MemoryBudgetError where it does not fit."""
         self._stage, self._name = stage, name

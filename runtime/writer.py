@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,9 @@ from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
-from vr_trt.runtime.mux import VideoSink
+from vr_trt.runtime.hdr import hdr_notes
+from vr_trt.runtime.journal import Journal
+from vr_trt.runtime.mux import FilmFile, check_muxer
 from vr_trt.runtime.publish import (
     VIDEO_MUXERS,
     check_target,
@@ -18,6 +21,7 @@ from vr_trt.runtime.publish import (
     publish,
     remove_partial,
 )
+from vr_trt.runtime.segments import SegmentSink
 from vr_trt.runtime.still import ImageSink, check_image_codec
 
 __all__ = ["OutputSpec", "Writer", "check_output"]
@@ -31,7 +35,12 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
     check_target(target.path, source.path, target.overwrite)
     if not is_image_path(target.path):
         muxer = VIDEO_MUXERS[target.path.suffix.lower()]
-        return CopyPlan() if source.is_image else plan_copy(source.path, muxer, target.copy_audio)
+        check_muxer(target, source)
+        plan = CopyPlan()
+        if not source.is_image:
+            plan = plan_copy(source.path, muxer, target.copy_audio)
+        notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
+        return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
     if not source.is_image and source.frames != 1:
         raise UsageError(f"{target.path}: a video does not fit into an image; write an .mp4")
@@ -39,28 +48,36 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
 
 
 class Writer:
-    """Writes frames in order; `close` publishes the file, `abort` leaves nothing behind.
+    """Writes frames in order; `close` publishes the file, `abort` keeps what can be resumed.
 
     As a context manager it closes, or aborts where the block raised. `warnings` holds one line for
-    each stream that was left out. Everything raises UsageError where the output cannot be written,
-    and removes what was written so far.
+    each stream that was left out. Everything raises UsageError where the output cannot be written.
+    A video is written as segments that the journal lists and is put together at the end; a journal
+    that lists some already goes on after them.
     """
 
-    def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
-        plan = check_output(target, source)
-        self._path = target.path
-        self._warnings = list(plan.warnings)
+    def __init__(
+        self, target: OutputSpec, source: VideoInfo, journal: Journal | None = None
+    ) -> None:
+        self._plan = check_output(target, source)
+        self._target = target
         self._source = source
+        self._journal = journal
         self._frames = 0
         self._open = True
-        self._sink: ImageSink | VideoSink
-        remove_partial(self._path)
-        with ExitStack() as undo, output_errors(self._path):
-            undo.callback(remove_partial, self._path)
+        self._broken = 0
+        self._sink: ImageSink | SegmentSink
+        remove_partial(target.path)
+        with ExitStack() as undo, output_errors(target.path):
+            undo.callback(remove_partial, target.path)
             if is_image_path(target.path):
                 self._sink = ImageSink(target)
             else:
-                self._sink = VideoSink(target, source, plan)
+                if self._journal is None:
+                    self._journal = Journal(target.path, {})
+                    self._journal.begin()
+                undo.callback(self._journal.close, keep=True)
+                self._sink = SegmentSink(target, source, self._journal)
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -80,13 +97,18 @@ class Writer:
     @property
     def warnings(self) -> list[str]:
         """What does not reach the output, one line each."""
-        broken = self._sink.broken
+        broken = self._broken
         lost = [f"{broken} damaged packets of other streams were left out"] if broken else []
-        return self._warnings + lost
+        return list(self._plan.warnings) + lost
+
+    @property
+    def kept(self) -> int:
+        """Frames that --resume would not make again."""
+        return self._journal.frames if self._journal is not None else 0
 
     def write(self, frame: Frame) -> None:
         """Append one frame of the announced size and pixel format, later than the one before."""
-        with self._aborting(), output_errors(self._path):
+        with self._aborting(), output_errors(self._target.path):
             self._sink.write(frame)
         self._frames += 1
 
@@ -95,20 +117,34 @@ class Writer:
         if not self._open:
             return
         with self._aborting():
-            if not self._frames:
+            if not self._frames + self.kept:
                 raise DamagedInputError(f"{self._source.path}: no frame was restored")
-            with output_errors(self._path):
+            with output_errors(self._target.path):
                 self._sink.finish()
-                publish(self._path)
+                if self._journal is not None:
+                    self._join(self._journal)
+                publish(self._target.path)
         self._open = False
+        if self._journal is not None:
+            self._journal.close(keep=False)
 
     def abort(self) -> None:
-        """Stop and remove what was written; an older file of that name stays as it was."""
+        """Stop; complete segments stay for --resume, an older file of that name stays as it was."""
         if not self._open:
             return
         self._open = False
         self._sink.discard()
-        remove_partial(self._path)
+        remove_partial(self._target.path)
+        if self._journal is not None:
+            self._journal.close(keep=True)
+
+    def _join(self, journal: Journal) -> None:
+        file = FilmFile(self._target, self._source, self._plan)
+        with ExitStack() as undo:
+            undo.callback(file.discard)
+            file.join(journal)
+            undo.pop_all()
+        self._broken = file.broken
 
     @contextmanager
     def _aborting(self) -> Iterator[None]:

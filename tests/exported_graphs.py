@@ -15,11 +15,12 @@ PANORAMA = StageShape(height=16, width=6720, latents=2)  # one row of tokens
 STAGES = [f"{verb}_{call}" for verb in ("encode", "decode") for call in ("start", "step", "image")]
 # Each a function of its inputs' values and static shapes; nothing that loops, searches or counts.
 STATIC_OPERATORS = {
-    "Add", "Attention", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Gather", "Gelu",
-    "Gemm", "GroupNormalization", "MatMul", "Mul", "Pad", "RMSNormalization", "ReduceSum",
-    "Reshape", "Sigmoid", "Slice", "Sub", "Transpose", "Unsqueeze",
+    "Add", "Attention", "Cast", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Gather", "Gelu",
+    "Gemm", "GroupNormalization", "MatMul", "Mul", "Pad", "RMSNormalization", "ReduceMean",
+    "ReduceSum", "Reciprocal", "Reshape", "Sigmoid", "Slice", "Sqrt", "Sub", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
-ANY_SIZE_OPERATORS = STATIC_OPERATORS | {"Cast", "ReduceMean", "Shape", "Squeeze"}
+ANY_SIZE_OPERATORS = STATIC_OPERATORS | {"Shape", "Squeeze"}
 Make = Callable[[ExportPlan], Exported]
 
 

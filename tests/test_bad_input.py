@@ -224,11 +224,11 @@ def test_damaged_model(refused: Callable[..., str], film: Path, tmp_path: Path) 
 def test_too_large_for_the_memory(
     refused: Callable[..., str], film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vr_trt.runtime import plan, restorer
+    from vr_trt.runtime import plan, serving
     from vr_trt.runtime.memory import Law
 
     law = Law(**{field.name: 1e9 for field in fields(Law)})
-    monkeypatch.setattr(restorer, "law_of", lambda manifest: law)
+    monkeypatch.setattr(serving, "law_of", lambda manifest: law)
     monkeypatch.setattr(plan, "available_bytes", lambda: 500_000_000)
     assert "MiB" in refused(4, film)
 

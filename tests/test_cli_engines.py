@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.engine_graphs import make_graphs
 
 from vr_trt.cli import exit_code
+from vr_trt.cli_engines import _usable_backends
+from vr_trt.engines.build import BuildRequest
+from vr_trt.engines.cache import Canvas
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +121,8 @@ def test_engines_know_their_model_from_anywhere(
         (["--model", "nope"], "unknown model 'nope': choose one of nano"),
         (["--model", "seedvr2-3b"], "vr-trt weights pull seedvr2-3b"),
         (["--stage", "middle"], "unknown stage middle"),
+        (["--stage", "decode_step"], "no stage of a VAE cut by resolution: give --whole as well"),
+        (["--stage", "encode_fine_step", "--whole", "--precision", "fp16"], "give --cut as well"),
         (["--size", "wide"], "wide is no size"),
         (["--size", "0x32"], "0x32 is no size"),
         (["--option", "fast"], "fast is no option"),
@@ -159,10 +165,37 @@ def test_without_a_named_backend_one_that_is_missing_is_skipped(
     assert shown.out.splitlines()[-1] == "2 built, 0 up to date"
 
 
-def test_a_missing_data_file(refused: Callable[..., str], model: str) -> None:
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx"])
+def test_a_missing_data_file(refused: Callable[..., str], model: str, backend: str) -> None:
+    pytest.importorskip("tensorrt_rtx")
     (Path(model) / "weights.bin").unlink()
-    line = refused(3, "build", "--model", model, "--size", "64x32", "--backend", "onnxruntime")
+    line = refused(3, "build", "--model", model, "--size", "64x32", "--backend", backend)
     assert "weights.bin is missing" in line
+
+
+def test_a_data_file_that_the_manifest_does_not_know(
+    refused: Callable[..., str], model: str
+) -> None:
+    """The graph needs it all the same."""
+    (Path(model) / "weights.bin").unlink()
+    manifest = json.loads((Path(model) / "manifest.json").read_text())
+    del manifest["sha256"]["weights.bin"]
+    (Path(model) / "manifest.json").write_text(json.dumps(manifest))
+    line = refused(3, "build", "--model", model, "--size", "64x32", "--backend", "onnxruntime")
+    assert "weights.bin, the weights of generator.onnx, is missing" in line
+
+
+def test_tensorrt_without_its_package_and_without_a_gpu(
+    refused: Callable[..., str], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vr_trt.engines import build_tensorrt
+
+    monkeypatch.setattr(build_tensorrt.TensorRtBuilder, "version", lambda self: "")
+    arguments = ["build", "--model", model, "--backend", "tensorrt"]
+    assert "tensorrt 11 is not installed: pip install" in refused(3, *arguments)
+    monkeypatch.setattr(build_tensorrt.TensorRtBuilder, "version", lambda self: "11.4.0.106")
+    monkeypatch.setattr(build_tensorrt, "present_gpu", lambda: None)
+    assert "builds on the GPU that the engine is for" in refused(3, *arguments)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx"])
@@ -180,6 +213,34 @@ def test_a_disk_that_is_full(model: str, cache: Path, backend: str) -> None:
     )
     assert run.returncode in (3, 4) and len(run.stderr.splitlines()) == 1, run.stderr
     assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that nobody writes to")
+def test_a_cache_that_is_read_only(
+    refused: Callable[..., str], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may make folders in /sys, not even root, whom a folder's mode does not stop."""
+    monkeypatch.setenv("VR_TRT_CACHE", "/sys/kernel")
+    line = refused(3, "build", "--model", model, "--size", "64x32", "--backend", "onnxruntime")
+    assert "/sys/kernel/engines cannot be used" in line and "set VR_TRT_CACHE" in line
+
+
+def test_a_disk_that_fills_up_leaves_earlier_engines_alone(model: str, cache: Path) -> None:
+    assert build(model, "--stage", "generator") == 0
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    run = subprocess.run(
+        [sys.executable, "-m", "vr_trt", "engines", "build", "--model", model, "--size", "64x32",
+         "--backend", "onnxruntime", "--stage", "generator_image"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert run.returncode == 4 and len(run.stderr.splitlines()) == 1, run.stderr
+    after = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    assert before and after == before
+    assert exit_code(["engines", "verify"]) == 0
 
 
 def test_a_cache_that_cannot_be_made(
@@ -214,3 +275,14 @@ def test_nano_is_built_with_no_argument(capfd: pytest.CaptureFixture[str], cache
     names = sorted(path.name for path in (cache / "engines").glob("generator-nano-*"))
     assert len(names) == 2 and "cpu" in names[0] and "sm89-sm120" in names[1]
     assert exit_code(["engines", "verify"]) == 0
+
+
+def test_a_backend_that_nobody_named_and_that_lacks_the_precision_is_skipped() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    canvas = Canvas(width=64, height=32, latents=6, step=1)
+    asked = BuildRequest(model="nano", profile="360p", canvas=canvas, backend="", precision="bf16")
+    said: list[str] = []
+    assert _usable_backends(asked, said.append) == ["tensorrt-rtx"]
+    assert said == ["skipped: onnxruntime has no bf16 on the CPU: choose fp32 or fp16"]
+    everything = replace(asked, precision="fp8")
+    assert _usable_backends(everything, said.append) == ["tensorrt-rtx", "onnxruntime"]

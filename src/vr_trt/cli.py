@@ -14,7 +14,16 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from vr_trt import __version__, cli_bench, cli_engines, cli_export, cli_weights
+from vr_trt import (
+    __version__,
+    cli_bench,
+    cli_calibrate,
+    cli_compare,
+    cli_cuts,
+    cli_engines,
+    cli_export,
+    cli_weights,
+)
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 app = typer.Typer(
@@ -28,12 +37,16 @@ app.add_typer(cli_engines.app, name="engines")
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_export.export)
+app.command()(cli_compare.compare)
+app.command()(cli_calibrate.calibrate)
+app.command()(cli_cuts.cuts)
 
 
 class Color(StrEnum):
     """How the restored picture takes over the source's colours."""
 
     WAVELET = "wavelet"
+    LAB = "lab"
     ADAIN = "adain"
     NONE = "none"
 
@@ -45,6 +58,10 @@ Output = Annotated[
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
 ModelName = Annotated[str, typer.Option("--model", help="The network, or a folder that holds one.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt-rtx, tensorrt, triton or onnxruntime.")]
+Precision = Annotated[
+    str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
+]
 Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 
@@ -55,35 +72,78 @@ def run(
     output: Output = None,
     profile: ProfileName = "720p",
     model: ModelName = "nano",
+    backend: Backend = "auto",
+    precision: Precision = None,
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
+    codec: Annotated[
+        str | None, typer.Option(help="h264, hevc, av1, prores or ffv1.  [default: h264]")
+    ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the output if it exists.")] = False,
+    bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
+    ] = None,
+    cuts: Annotated[
+        str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
+    ] = "auto",
+    range_: Annotated[
+        str, typer.Option("--range", metavar="A-B", help="Frames (0-99) or times (1:30-2:00).")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="HH:MM", help="Stop at this time of day; --resume goes on.")
+    ] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace the output, or a stopped run, if there is one.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what the run did there, as JSON.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every stage's calls, for Perfetto.")
+    ] = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> None:
     """Restore a video or an image."""
     from vr_trt.cli_report import run_display
+    from vr_trt.runtime.codecs import Encoding
     from vr_trt.runtime.restorer import Restorer
+    from vr_trt.runtime.run_options import RunOptions
 
+    encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
+    options = RunOptions(
+        overwrite=overwrite,
+        resume=resume,
+        range=range_,
+        until=until,
+        cuts=cuts,
+        deinterlace=deinterlace,
+        trace=trace,
+        report=report,
+    )
     with (
-        Restorer(
-            model=model, profile=profile, seed=seed, color=color.value, threads=threads
-        ) as restorer,
         run_display(json) as display,
+        Restorer(
+            model=model,
+            profile=profile,
+            backend=backend,
+            precision=precision,
+            seed=seed,
+            color=color.value,
+            threads=threads,
+        ) as restorer,
     ):
-        report = restorer.restore(
-            input,
-            output,
-            crf=crf,
-            preset=preset,
-            overwrite=overwrite,
-            on_progress=display.progress,
+        done = restorer.restore(
+            input, output, encoding=encoding, options=options, on_progress=display.progress
         )
-        display.finish(report)
+        display.finish(done)
 
 
 @app.command()
@@ -92,22 +152,32 @@ def plan(
     output: Output = None,
     profile: ProfileName = "720p",
     model: ModelName = "nano",
+    backend: Backend = "auto",
+    precision: Precision = None,
     json: Json = False,
 ) -> None:
-    """Say what a run would do: sizes, windows and memory."""
+    """Say what a run would do: engines, sizes, windows and memory."""
     from vr_trt.cli_report import show_plan
     from vr_trt.runtime.restorer import Restorer
 
-    with Restorer(model=model, profile=profile) as restorer:
+    with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
         show_plan(restorer.plan(input, output), json)
 
 
 @app.command()
-def profiles(json: Json = False) -> None:
-    """List the profiles."""
-    from vr_trt.cli_report import show_profiles
+def profiles(
+    cards: Annotated[
+        bool, typer.Option("--cards", help="The largest that fits each card, as Markdown.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the profiles, or what fits which card."""
+    from vr_trt.cli_report import show_cards, show_profiles
 
-    show_profiles(json)
+    if cards:
+        show_cards(json)
+    else:
+        show_profiles(json)
 
 
 @app.command()

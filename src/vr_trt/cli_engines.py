@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vr_trt.engines.build import BuildRequest
+    from vr_trt.engines.builder import Builder
     from vr_trt.engines.cache import Canvas
     from vr_trt.engines.profiles import Profile
 
@@ -34,6 +35,12 @@ def build(
     sm: Annotated[str | None, typer.Option(help="Chips by compute capability, as 89,120.")] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
+    ] = None,
+    cut: Annotated[
+        bool | None,
+        typer.Option(
+            "--cut/--whole", help="The VAE by resolution, or not, if not as the profile says."
+        ),
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage; may be repeated.")
@@ -60,6 +67,8 @@ def build(
         targets=_targets(sm),
         precision=precision,
         default_precision=row.precision,
+        cut=cut,
+        default_cut=row.cut,
         stages=tuple(stage or ()),
         options=_options(option or []),
         generator_file=generator_file,
@@ -232,7 +241,7 @@ def _usable_backends(asked: "BuildRequest", says: "Callable[[str], None]") -> li
     if asked.targets:  # only those for these chips; if none is, the first says why
         wanted = set(asked.targets)
         builders = [b for b in builders if wanted <= set(b.targets)] or builders[:1]
-    reasons = {builder.name: builder.available() for builder in builders}
+    reasons = {builder.name: builder.available() or _lacks(builder, asked) for builder in builders}
     usable = [name for name, reason in reasons.items() if reason is None]
     if not usable:
         raise ModelError("; ".join(reason for reason in reasons.values() if reason))
@@ -240,3 +249,18 @@ def _usable_backends(asked: "BuildRequest", says: "Callable[[str], None]") -> li
         if reason and name != "tensorrt":  # whose absence is no news without its GPU
             says(f"skipped: {reason}")
     return usable
+
+
+def _lacks(builder: "Builder", asked: "BuildRequest") -> str | None:
+    """Why a backend that nobody named cannot build in the precision; chips that were named are
+    checked where they are built for."""
+    from vr_trt.errors import ModelError
+
+    if asked.precision is None or asked.targets:
+        return None
+    try:
+        for sm in builder.default_targets or (None,):
+            builder.check(asked.precision, sm)
+    except ModelError as error:
+        return str(error)
+    return None

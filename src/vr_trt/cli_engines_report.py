@@ -65,6 +65,8 @@ class BuildDisplay:
         if outcome.changes:
             self.says(f"{outcome.stage}: changed {_listed(outcome.changes)}")
         print(_outcome_line(outcome), file=self._out, flush=True)
+        if outcome.engine.refusal:
+            self.says(f"{outcome.stage}: {outcome.engine.refusal}")
 
 
 @contextmanager
@@ -85,6 +87,7 @@ def show_engines(engines: Sequence[Engine], root: Path, as_json: bool) -> None:
             "profile": engine.about.profile,
             "size": str(engine.about.canvas),
             "precision": engine.spec.precision,
+            "offered": "no" if engine.refusal else "yes",
             "backend": f"{engine.spec.backend} {engine.spec.backend_version}",
             "targets": _targets(engine),
             "MB": round(engine.bytes / MB, 1),
@@ -126,7 +129,12 @@ def show_fusions(report: PlanReport, as_json: bool) -> None:
         print(jsonlib.dumps(report.as_json()))
         return
     rows = [
-        {"kind": kind, "kernels": count, "most frequent": report.example(kind)}
+        {
+            "kind": kind,
+            "kernels": count,
+            "MB": round(report.traffic[kind] / 1e6, 1),  # read and written, weights apart
+            "most frequent": report.example(kind),
+        }
         for kind, count in report.kinds.items()
     ]
     targets = ", ".join(report.targets) or "any"
@@ -157,6 +165,7 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "action": outcome.action,
         "reason": outcome.reason,
         "changes": [str(change) for change in outcome.changes],
+        "refusal": outcome.engine.refusal,
         "plan": str(engine.plan),
         "digest": engine.spec.digest,
         "seconds": dict(engine.about.seconds),

@@ -17,6 +17,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    FP8 = "fp8"
 
 
 class Network(StrEnum):
@@ -46,23 +47,34 @@ def export(
         list[Network] | None, typer.Option(help="Only this network; may be repeated.")
     ] = None,
     cut: Annotated[
-        bool,
-        typer.Option("--cut", help="The VAE's high resolutions one frame a call: less memory."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--cut/--whole",
+            help="The VAE's high resolutions one frame a call, or not, if not as the profile says.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="For fp8, if not the table beside the weights."
+        ),
+    ] = None,
+    vae_stream: Annotated[
+        float | None,
+        typer.Option(help="What the VAE is scaled by between norms, if fp16 does not hold it."),
+    ] = None,
     generator_file: Annotated[Path | None, File] = None,
     vae_file: Annotated[Path | None, File] = None,
 ) -> None:
     """Write a model's stages as ONNX graphs, folded for one timestep and prompt."""
     from vr_trt.engines.profiles import find_profile
-    from vr_trt.errors import UsageError
     from vr_trt.export.export_model import NETWORKS, ExportPlan, export_model
     from vr_trt.export.models import find_model_files
+    from vr_trt.export.vae import STREAM
 
     any_size = profile == "any"
     row = None if any_size else find_profile(profile)
     chosen = precision.value if precision else row.precision if row else "fp32"
-    if chosen == "fp8":  # a profile's
-        raise UsageError("fp8 graphs are not exported from weights alone: give --precision bf16")
     plan = ExportPlan(
         model=find_model_files(model, generator_file, vae_file),
         precision=chosen,
@@ -70,8 +82,10 @@ def export(
         if row
         else None,
         profile=row.name if row else None,
-        cut=cut,
+        cut=cut if cut is not None else row is not None and row.cut,
+        calibration=calibration,
         networks=[each.value for each in network] if network else NETWORKS,
+        stream=STREAM if vae_stream is None else vae_stream,
     )
     typer.echo(export_model(plan, out, lambda line: typer.echo(line, err=True)))
 

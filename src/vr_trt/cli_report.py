@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vr_trt.engines.profiles import load_profiles
+from vr_trt.errors import VrTrtError
 
 if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run are missing
     from vr_trt.runtime.doctor import Finding
@@ -39,7 +40,12 @@ class Display(Protocol):
 def run_display(json: bool) -> Iterator[Display]:
     """The display for the terminal, for a log, or for a program."""
     if json:
-        yield _JsonDisplay()
+        try:
+            yield _JsonDisplay()
+        except VrTrtError as error:
+            message = " ".join(str(error).split())
+            _print_json({"event": "error", "message": message, "exit_code": error.exit_code})
+            raise
         return
     console = Console(stderr=True)
     columns = (
@@ -90,21 +96,9 @@ class _JsonDisplay:
         _print_json({"event": "progress"} | values)
 
     def finish(self, report: "Report") -> None:
-        _print_json(
-            {
-                "event": "done",
-                "input": str(report.input),
-                "output": str(report.output),
-                "model": report.model,
-                "profile": report.profile,
-                "width": report.width,
-                "height": report.height,
-                "frames": report.frames,
-                "fps": report.fps,
-                "timing": asdict(report.timing) | {"overlap": report.timing.overlap},
-                "warnings": list(report.warnings),
-            }
-        )
+        from vr_trt.runtime.run_report import report_values
+
+        _print_json({"event": "done"} | report_values(report))
 
 
 def show_plan(plan: "Plan", json: bool) -> None:
@@ -116,13 +110,15 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "output": f"{plan.canvas.out_w}x{plan.canvas.out_h}, {pixel.bits} bits, {pixel.matrix}",
         "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
         "profile": plan.profile.name,
+        "engines": plan.serving.line,
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
         "peak_mib": _mib(plan.peak_bytes),
         "available_mib": _mib(plan.available_bytes),
+        **_card(plan),
         "fits": plan.fits,
-        "notes": list(source.guesses),
+        "notes": [*plan.serving.remarks, *source.guesses],
     }
     if json:
         _print_json(values)
@@ -134,10 +130,30 @@ def show_plan(plan: "Plan", json: bool) -> None:
     Console().print(table)
 
 
+def _card(plan: "Plan") -> dict[str, int | None]:
+    """The card's memory, where the run would be on one."""
+    card = plan.serving.card
+    if card is None:
+        return {}
+    return {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+
+
 def show_profiles(json: bool) -> None:
     """The profiles as a table, or one JSON line each."""
     rows = [asdict(profile) for profile in load_profiles().values()]
     _show_rows(rows, json)
+
+
+def show_cards(json: bool) -> None:
+    """What fits which card: a Markdown table, or one JSON line each."""
+    from vr_trt.engines.cards import card_rows, card_table
+
+    models = ("seedvr2-3b", "seedvr2-7b")
+    if json:
+        for row in card_rows(models):
+            _print_json(row)
+        return
+    print("\n".join(card_table(models)))
 
 
 def show_findings(findings: Sequence["Finding"], json: bool) -> None:

@@ -5,7 +5,7 @@ import pytest
 from vr_trt.engines.profiles import find_profile, load_profiles, parse_profiles
 from vr_trt.errors import UsageError
 
-ROW = "[a]\nshort_side = 360\nwindow = 21\noverlap = 2\nlatents_per_step = 1\ntile = 'none'\nprecision = 'fp16'\n"
+ROW = "[a]\nshort_side = 360\nwindow = 21\noverlap = 2\nlatents_per_step = 1\ntile = 'none'\nprecision = 'fp16'\ncut = false\n"
 
 
 def test_the_shipped_profiles() -> None:
@@ -39,6 +39,8 @@ def test_an_unknown_name_lists_the_names() -> None:
         ("tile = 'none'\n", "", "missing keys tile"),
         ("overlap = 2\n", "", "missing keys overlap"),
         ("overlap = 2", "overlap = 2\nspeed = 9", "unknown keys speed"),
+        ("cut = false", "cut = 0", "cut must be true or false"),
+        ("cut = false\n", "", "missing keys cut"),
         ("[a]", "b = 1\n[a]", "not a profile"),
     ],
 )

@@ -57,6 +57,8 @@ def test_every_name_and_argument_that_we_use_exists() -> None:
         "tensorrt.OnnxParserRefitter.refit_from_file",
         "tensorrt.Refitter.refit_cuda_engine",
         "tensorrt.ICudaEngine.weight_streaming_budget_v2",
+        "tensorrt.ICudaEngine.get_tensor_mode",
+        "tensorrt.IExecutionContext.execute_async_v3",
         "tensorrt.plugin.KernelLaunchParams",
         "tensorrt.plugin.SymIntExprs",
         "tensorrt.plugin.register",

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from skimage.color import rgb2lab
 from torch import Tensor
 
+from vr_trt.export.cielab import CieLab
 from vr_trt.export.colour_fix import COLOUR_FIXES, ColourFix, Wavelet, colour_fix
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "colorfix.safetensors"
@@ -59,6 +61,28 @@ def test_adain_takes_over_mean_and_deviation(size: tuple[int, int]) -> None:
     if size[0] * size[1] > 1:
         wanted = reference.flatten(2).std(2)
         torch.testing.assert_close(given.flatten(2).std(2), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_lab_is_that_of_scikit_image() -> None:
+    generator = torch.Generator().manual_seed(5)
+    rgb = torch.rand((2, 3, 9, 7), generator=generator)
+    rgb[0, :, 0, :4] = torch.tensor([0.0, 1.0, 0.003, 0.04])  # black, white, the straight part
+    axes = CieLab()
+    lab = axes.of_srgb(rgb)
+    wanted = rgb2lab(rgb.double().numpy(), channel_axis=1)
+    np.testing.assert_allclose(lab.numpy(), wanted, atol=0.02)
+    torch.testing.assert_close(axes.to_srgb(lab), rgb, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", TINY)
+def test_lab_takes_over_lightness_and_colour(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(6)
+    restored, reference = torch.rand((2, 2, 3, *size), generator=generator) - 0.5
+    reference = 0.4 * reference + torch.tensor([0.1, 0.0, -0.1])[:, None, None]
+    given = colour_fix("lab")(restored, reference)
+    assert given.isfinite().all()
+    of = [CieLab().of_srgb(x * 0.5 + 0.5).mean((2, 3)) for x in (given, reference, restored)]
+    assert (of[0] - of[1]).abs().max() < 0.05 * (of[2] - of[1]).abs().max() + 0.5
 
 
 @pytest.mark.parametrize("name", COLOUR_FIXES)

@@ -18,6 +18,7 @@ from vr_trt.export.vae import VideoVae, split_moments
 from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import window_noise
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
 
 STORED_IN_HALF = 1e-2  # the graphs' weights are folded, then stored in fp16
@@ -55,7 +56,10 @@ def test_the_streamed_vae_is_the_whole_clip_of_pytorch(
     vae: VideoVae, height: int, width: int
 ) -> None:
     clip = normal(1, 1, 3, 13, height, width).clip(-1, 1)
-    encode, decode = EncodeStream(Model(SHIPPED)), DecodeStream(Model(SHIPPED))
+    encode, decode = (
+        EncodeStream(Model(SHIPPED), StatePool()),
+        DecodeStream(Model(SHIPPED), StatePool()),
+    )
     parts = np.split(clip, [5, 9], axis=2)
     latent = np.concatenate([encode.push(part) for part in parts], axis=2)
     whole = split_moments(vae.encode(torch.from_numpy(clip)))[0] * vae.config.scaling
@@ -69,10 +73,10 @@ def test_the_streamed_vae_is_the_whole_clip_of_pytorch(
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_a_picture_is_that_of_pytorch(vae: VideoVae, height: int, width: int) -> None:
     picture = normal(2, 1, 3, 1, height, width).clip(-1, 1)
-    latent = EncodeStream(Model(SHIPPED)).image(picture)
+    latent = EncodeStream(Model(SHIPPED), StatePool()).image(picture)
     whole = split_moments(vae.encode(torch.from_numpy(picture)))[0] * vae.config.scaling
     assert relative_rms(torch.from_numpy(latent), whole) <= STORED_IN_HALF
-    decoded = DecodeStream(Model(SHIPPED)).image(latent)
+    decoded = DecodeStream(Model(SHIPPED), StatePool()).image(latent)
     whole = vae.decode(torch.from_numpy(latent) / vae.config.scaling)
     assert relative_rms(torch.from_numpy(decoded), whole) <= STORED_IN_HALF
 

@@ -1,6 +1,7 @@
 """The folded VAE equals the plain one: borders, biases, first frames, odd sizes, any split."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tests.networks import (
 )
 from torch import Tensor
 
-from vr_trt.export.causal import Stream
+from vr_trt.export.causal import FrameNorm, Stream
 from vr_trt.export.config import VAE_NANO, VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.golden import relative_rms
@@ -209,6 +210,23 @@ def test_the_scaling_is_in_the_encoder_and_out_of_the_decoder() -> None:
     weights = loud_weights(OTHER)
     state = fold_encoder(OTHER, weights, VIDEO).state_dict()
     assert torch.equal(state["conv_out.bias"], weights["encoder.conv_out.bias"][:16] * 0.5)
-    state = fold_decoder(OTHER, weights, VIDEO).state_dict()
+    state = fold_decoder(OTHER, weights, replace(VIDEO, stream=1.0)).state_dict()
     assert torch.equal(state["conv_in.weight"], weights["decoder.conv_in.weight"] * 2)
     assert torch.equal(state["conv_in.bias"], weights["decoder.conv_in.bias"])
+
+
+@pytest.mark.parametrize("stream", [1.0, 2.0**-6])
+@pytest.mark.parametrize("form", [VIDEO, IMAGE], ids=["video", "image"])
+def test_what_lies_between_norms_may_be_scaled(form: Form, stream: float, pair: Pair) -> None:
+    """Nothing else changes: faint pictures, too, where the norms' epsilon counts."""
+    form, frames = replace(form, stream=stream), 1 if form is IMAGE else 5
+    x, z = 1e-3 * normal(1, 3, frames, 16, 24), normal(1, 16, 1 + frames // 4, 2, 3)
+    compare(pair.encoder(form)(x, Stream()), pair.latent(x))
+    compare(pair.decoder(form)(z, Stream()), pair.frames(z))
+
+
+def test_the_epsilon_is_what_builders_take() -> None:
+    for form in (VIDEO, IMAGE):
+        norms = [m for m in Pair("golden").decoder(form).modules() if isinstance(m, FrameNorm)]
+        assert len(norms) == 30
+        assert [norm.eps for norm in norms] == pytest.approx([1e-5] * 30, rel=1e-12)

@@ -110,7 +110,7 @@ def check_against_torch(path: Path, shape: PixelShape) -> None:
         assert plane.shape == expected.shape
         difference = np.abs(plane.astype(np.int32) - expected.astype(np.int32))
         assert difference.max() <= 1
-        assert np.mean(difference != 0) <= 0.002  # only where the last bit decides a rounding
+        assert np.mean(difference != 0) <= 0.005  # only where the last bit decides a rounding
 
 
 def signature(model: onnx.ModelProto) -> dict[str, tuple[int, list[str | int]]]:

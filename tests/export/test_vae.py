@@ -186,7 +186,7 @@ def test_the_norm_knows_one_frame_only() -> None:
 
 
 def test_the_attention_knows_one_frame_only() -> None:
-    attention = FrameAttention(8, 2, 1e-6)
+    attention = FrameAttention(8, FrameNorm(2, 8, 1e-6))
     x = normal(1, 8, 3, 4, 5)
     with torch.no_grad():
         whole = attention(x)

@@ -34,6 +34,7 @@ class Clip:
     options: dict[str, str] | None = None  # of the video encoder
     audio: float = 0  # seconds of sound; none by default
     audio_codec: str = "aac"
+    audio_bits: int = 0  # a second; the encoder's own by default
     rotation: int = 0  # degrees clockwise that show it upright
     mirrored: bool = False  # left to right, after turning
     tags: tuple[int, int, int, int] | None = None  # primaries, transfer, matrix (H.273), range
@@ -76,6 +77,8 @@ def write_clip(path: Path, **choices: Any) -> Path:
         output.metadata.update(clip.metadata or {})
         video = _add_video(output, clip)
         sound = output.add_stream(clip.audio_codec, rate=AUDIO_RATE) if clip.audio else None
+        if sound is not None and clip.audio_bits:
+            sound.codec_context.bit_rate = clip.audio_bits
         times = clip.pts or [number * clip.step for number in range(clip.frames)]
         for number, time in enumerate(times):
             frame = build_frame(picture(number, *clip.size, clip.pix_fmt), clip.pix_fmt)

@@ -87,7 +87,7 @@ def test_a_wrong_shape_is_one_line(folder: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_an_unknown_input_is_refused(folder: Path) -> None:
-    with pytest.raises(ModelError, match="no input 'y'"):
+    with pytest.raises(ModelError, match="no input or output 'y'"):
         Model(folder).session("encode_image").bind("y", np.zeros(1, np.float32))
 
 

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 from tests.pictures import RGB8, YUV420
 
+from vr_trt.engines.cache import Canvas as Built
 from vr_trt.engines.profiles import find_profile
+from vr_trt.engines.selection import CPU, Asked, Machine, OwnGraphs, select
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime import plan as planning
+from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.memory import MIB, Law
 from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, frame_bytes, make_plan
+from vr_trt.runtime.serving import Serving
 
+CPU_ONLY = Machine(sm=None, installed=frozenset({CPU}), runs=frozenset({CPU}))
 LAW = Law(
     base=100 * MIB,
     encode=1000,
@@ -41,8 +46,18 @@ INFO = VideoInfo(
 )
 
 
+def own_graphs_at(sizes: Canvas) -> Serving:
+    """A model's own graphs, which take any size."""
+    frame = Built(width=sizes.padded_w, height=sizes.padded_h, latents=6, step=1)
+    own = OwnGraphs(precision="fp32", canvas=None)
+    selection = select(Asked(model="fake", canvas=frame, own=own), CPU_ONLY, ())
+    return Serving(selection=selection, canvas=sizes)
+
+
 def plan_of(info: VideoInfo = INFO, profile: str = "720p", law: Law | None = LAW) -> Plan:
-    return make_plan(info, find_profile(profile), law, Path("out.mp4"))
+    row = find_profile(profile)
+    sizes = canvas(info.width, info.height, row.short_side)
+    return make_plan(info, row, law, Path("out.mp4"), own_graphs_at(sizes))
 
 
 def test_sizes_and_counts() -> None:

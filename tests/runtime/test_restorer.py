@@ -100,7 +100,7 @@ def test_wrong_pictures_are_refused(model: str) -> None:
     ("choice", "message"),
     [
         ({"profile": "4k"}, "unknown profile"),
-        ({"color": "sepia"}, "colour correction 'sepia'.*wavelet, adain, none"),
+        ({"color": "sepia"}, "colour correction 'sepia'.*wavelet, lab, adain, none"),
         ({"backend": "quantum"}, "backend 'quantum'"),
         ({"seed": -1}, "seed"),
         ({"threads": -2}, "threads"),
@@ -128,7 +128,9 @@ def test_a_restorer_works_again_after_a_failed_run(tmp_path: Path, model: str) -
 def test_a_stage_that_fails_leaves_nothing(tmp_path: Path, model: str) -> None:
     source = make_video(tmp_path / "in.mp4", frames=30, size=(64, 48))
     with Restorer(model=model, profile="360p") as restorer:
-        restorer._model.session("decode_step").cancel()  # fails when it is reached, late in the run
+        networks = restorer._networks
+        assert networks._own
+        networks._own.session("decode_step").cancel()  # fails when it is reached, late in the run
         with pytest.raises(InterruptedRun, match="decode_step"):
             restorer.restore(source)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]

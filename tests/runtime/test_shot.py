@@ -15,7 +15,13 @@ from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.shot import Shot, padded_length
 
 PROFILE = Profile(
-    name="test", short_side=16, window=13, overlap=1, latents_per_step=1, precision="fp32"
+    name="test",
+    short_side=16,
+    window=13,
+    overlap=1,
+    latents_per_step=1,
+    precision="fp32",
+    cut=False,
 )
 
 

@@ -9,6 +9,7 @@ from tests.fake_model import make_fake_model
 
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.session import Array, Session, Tensor
+from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream, latents_per_step
 
 
@@ -23,7 +24,7 @@ def frames(count: int) -> np.ndarray:
 def test_latents_and_back(tmp_path: Path, k: int, cut: bool) -> None:
     model = Model(make_fake_model(tmp_path, latents_per_step=k, cut=cut))
     assert latents_per_step(model, 7) == k
-    encode, decode = EncodeStream(model), DecodeStream(model)
+    encode, decode = EncodeStream(model, StatePool()), DecodeStream(model, StatePool())
     x = frames(5 + 3 * 4 * k)
     cuts = [0, 5, *(5 + 4 * k * (i + 1) for i in range(3))]
     chunks = [x[:, :, a:b] for a, b in pairwise(cuts)]
@@ -40,7 +41,7 @@ def test_latents_and_back(tmp_path: Path, k: int, cut: bool) -> None:
 
 def test_a_new_stream_starts_anew(tmp_path: Path) -> None:
     model = Model(make_fake_model(tmp_path))
-    first, second = EncodeStream(model), EncodeStream(model)
+    first, second = EncodeStream(model, StatePool()), EncodeStream(model, StatePool())
     for _ in range(3):
         first.push(frames(4) if first.started else frames(5))
     np.testing.assert_array_equal(second.push(frames(5))[0, 15, :, 0, 0], [0, 1])
@@ -48,9 +49,9 @@ def test_a_new_stream_starts_anew(tmp_path: Path) -> None:
 
 def test_an_image_has_no_state(tmp_path: Path) -> None:
     model = Model(make_fake_model(tmp_path))
-    latent = EncodeStream(model).image(frames(1))
+    latent = EncodeStream(model, StatePool()).image(frames(1))
     assert latent.shape == (1, 16, 1, 2, 3)
-    assert DecodeStream(model).image(latent).shape == (1, 3, 1, 16, 24)
+    assert DecodeStream(model, StatePool()).image(latent).shape == (1, 3, 1, 16, 24)
 
 
 class Spy:
@@ -69,7 +70,7 @@ class Spy:
 
 
 def test_state_is_handed_on_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one call made is the very tensor that the next call is given."""
+    """A call reads the very array that the last one wrote, and writes another one of the pool."""
     model = Model(make_fake_model(tmp_path))
     spy = Spy(model.session("encode_step"))
     monkeypatch.setattr(
@@ -77,10 +78,26 @@ def test_state_is_handed_on_without_a_copy(tmp_path: Path, monkeypatch: pytest.M
         "session",
         lambda stage, open=model.session: spy if stage == "encode_step" else open(stage),
     )
-    encode = EncodeStream(model)
+    encode = EncodeStream(model, StatePool())
     encode.push(frames(5))
-    state = encode._parts[0]._state
-    assert state is not None
-    encode.push(frames(4))
-    assert spy.bound["state.count"] is state["state.count"]
+    bound = []
+    for _ in range(3):
+        encode.push(frames(4))
+        bound.append((spy.bound["state.count"], spy.bound["next.count"]))
+    assert [read is written for (_, written), (read, _) in pairwise(bound)] == [True, True]
+    assert all(read is not written for read, written in bound)
+    assert bound[2][1] is bound[0][1]  # two arrays take turns
     assert encode.state_bytes == 4
+
+
+def test_the_pool_gives_an_array_to_one_at_a_time() -> None:
+    pool = StatePool()
+    first, other = pool.take((2, 3), np.float32), pool.take((2, 3), np.float32)
+    assert first is not other
+    pool.give_back([first])
+    assert pool.take((2, 3), np.float16) is not first
+    assert pool.take((3, 2), np.float32) is not first
+    assert pool.take((2, 3), np.float32) is first
+    copied = pool.copy(first)
+    assert copied is not first
+    np.testing.assert_array_equal(copied, first)

@@ -13,6 +13,7 @@ import pytest
 from vr_trt.errors import DamagedInputError, UsageError, VrTrtError
 from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.frames import Frame
+from vr_trt.runtime.journal import folder_of
 from vr_trt.runtime.planes import Planes
 from vr_trt.runtime.publish import output_errors, partial_path
 from vr_trt.runtime.reader import Reader, probe
@@ -29,7 +30,7 @@ from tests.writing import copy_through, flat_planes, nothing_left, one_png, spec
     ("name", "says"),
     [
         ("folder.mp4", "is a directory"),
-        ("out.webm", r"ends in \.mp4"),
+        ("out.avi", r"ends in \.mp4"),
         ("out", r"ends in \.mp4"),
         ("missing/out.mp4", "make it first"),
         ("in.mp4", "would replace the input"),
@@ -97,7 +98,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, make_clip: MakeClip, 
     out = spec(tmp_path / name, info)
     with pytest.raises(KeyboardInterrupt), Writer(out, info) as writer:
         writer.write(Frame(flat_planes(out.pixel, out.width, out.height), 0, 1))
-        assert partial_path(out.path).exists()
+        assert partial_path(out.path).exists() or folder_of(out.path).exists()
         raise KeyboardInterrupt
     assert {path.name for path in tmp_path.iterdir()} == {source.name}
     writer.abort()  # harmless

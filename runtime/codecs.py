@@ -1,0 +1,123 @@
+"""The video codecs of an output: which encoder, which formats, which options, which containers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vr_trt.errors import UsageError
+
+_X26X_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow"),
+)
+_ALL_CHROMA = ((1, 1), (2, 2))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec:
+    """One codec by one software encoder."""
+
+    name: str
+    encoder: str  # FFmpeg's name
+    containers: tuple[str, ...]  # suffixes of output files
+    bits: tuple[int, ...] = (8, 10)
+    chroma: tuple[tuple[int, int], ...] = _ALL_CHROMA  # the last one is used where sizes are even
+    presets: tuple[str, ...] = ()
+    preset: str = ""  # used where none is asked for
+    preset_option: str = "preset"
+    highest_crf: int = 0  # 0: the codec has no such scale
+    crf: float = 0  # used where none is asked for
+
+
+CODECS = {
+    codec.name: codec
+    for codec in (
+        Codec(
+            name="h264",
+            encoder="libx264",
+            containers=(".mp4", ".m4v", ".mov", ".mkv"),
+            presets=_X26X_PRESETS,
+            preset="veryfast",
+            highest_crf=51,
+            crf=17,
+        ),
+        Codec(
+            name="hevc",
+            encoder="libx265",
+            containers=(".mp4", ".m4v", ".mov", ".mkv"),
+            presets=_X26X_PRESETS,
+            preset="fast",
+            highest_crf=51,
+            crf=18,
+        ),
+        Codec(
+            name="av1",
+            encoder="libsvtav1",
+            containers=(".mp4", ".mkv", ".webm"),
+            chroma=((2, 2),),
+            presets=tuple(str(number) for number in range(14)),
+            preset="8",
+            highest_crf=63,
+            crf=22,
+        ),
+        Codec(
+            name="prores",
+            encoder="prores_ks",
+            containers=(".mov", ".mkv"),
+            bits=(10,),
+            chroma=((1, 1), (2, 1)),
+            presets=("proxy", "lt", "standard", "hq", "4444"),
+            preset="hq",
+            preset_option="profile",
+        ),
+        Codec(name="ffv1", encoder="ffv1", containers=(".mkv",)),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """What a user may ask of the encoder; None leaves it to the codec and to the input."""
+
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    bitrate: int | None = None  # bits a second, in place of crf
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec is not None and self.codec not in CODECS:
+            raise UsageError(f"unknown codec {self.codec!r}: choose one of {', '.join(CODECS)}")
+        if self.bits not in (None, 8, 10):
+            raise UsageError(f"{self.bits} bits cannot be written: choose 8 or 10")
+
+    def codec_for(self, path: Path) -> Codec:
+        """The codec for a video file of that name. Raises UsageError where they do not go together."""
+        suffix = path.suffix.lower()
+        codec = CODECS[self.codec or ("av1" if suffix == ".webm" else "h264")]
+        if suffix not in codec.containers:
+            raise UsageError(
+                f"{path}: {codec.name} does not go into a {suffix} here; name the output "
+                f"{' or '.join(codec.containers)}, or choose another codec"
+            )
+        if self.bits is not None and self.bits not in codec.bits:
+            raise UsageError(f"{codec.name} is written in {codec.bits[0]} bits, not {self.bits}")
+        return codec
+
+
+def check_quality(codec: Codec, crf: float | None, preset: str | None, bitrate: int | None) -> None:
+    """UsageError for what the codec's encoder does not take."""
+    if crf is not None and not codec.highest_crf:
+        raise UsageError(f"{codec.name} has no crf; {_remedy(codec)}")
+    if crf is not None and not 0 <= crf <= codec.highest_crf:
+        raise UsageError(f"crf {crf} is not between 0 and {codec.highest_crf}")
+    if bitrate is not None and not codec.highest_crf:
+        raise UsageError(f"{codec.name} takes no bitrate; {_remedy(codec)}")
+    if bitrate is not None and (crf is not None or bitrate < 1000):
+        raise UsageError("give either a crf or a bitrate of 1000 bits a second or more")
+    if preset is not None and preset not in codec.presets:
+        choices = f"one of {', '.join(codec.presets)}" if codec.presets else "it has none"
+        raise UsageError(f"preset {preset!r} of {codec.name} is unknown; {choices}")
+
+
+def _remedy(codec: Codec) -> str:
+    return f"choose a preset: {', '.join(codec.presets)}" if codec.presets else "it is lossless"

@@ -1,0 +1,67 @@
+"""Arrays on a device, and the types that numpy lacks."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vr_trt.runtime.cuda import Device
+from vr_trt.runtime.session import Array
+
+BF16 = "bf16"  # on the host its bits, as uint16
+
+
+def item_bytes(kind: str) -> int:
+    """Bytes of one value of `kind`: a numpy type's name, or bf16."""
+    return 2 if kind == BF16 else np.dtype(kind).itemsize
+
+
+def to_kind(array: Array, kind: str) -> Array:
+    """`array` contiguous in the type `kind`, bf16 as its bits, rounded to nearest even."""
+    if kind != BF16:
+        return np.ascontiguousarray(array, dtype=kind)
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+    rounded = bits + 0x7FFF + (bits >> 16 & 1)
+    # A NaN keeps its upper bits, which rounding could turn into an infinity.
+    return np.where(np.isnan(array), bits >> 16 | 0x40, rounded >> 16).astype(np.uint16)
+
+
+def from_kind(array: Array, kind: str) -> Array:
+    """The inverse: bits of bf16 as float32; anything else as it is."""
+    return (array.astype(np.uint32) << 16).view(np.float32) if kind == BF16 else array
+
+
+class DeviceTensor:
+    """A `vr_trt.runtime.session.Tensor` whose memory goes back when nobody holds it any more.
+
+    Memory is taken and given back in the order of one stream, on which all its users run.
+    """
+
+    def __init__(self, device: Device, stream: int, sizes: tuple[int, ...], kind: str) -> None:
+        """MemoryBudgetError where the device has no room."""
+        self._device, self._stream = device, stream
+        self._sizes, self.kind = sizes, kind
+        # Zero bytes have no address.
+        size = max(1, int(np.prod(sizes, dtype=np.int64)) * item_bytes(kind))
+        self.address = 0  # should there be no room, nothing is given back
+        self.address = device.allocate(size, stream)
+
+    def __del__(self) -> None:
+        if self.address:
+            self._device.free(self.address, self._stream)
+
+    def shape(self) -> tuple[int, ...]:
+        return self._sizes
+
+    def numpy(self) -> Array:
+        """It on the host, when the device is done with it; bf16 as float32."""
+        host: NDArray[np.generic] = np.empty(
+            self._sizes, np.uint16 if self.kind == BF16 else self.kind
+        )
+        self._device.copy_out(host, self.address, self._stream)
+        self._device.synchronize(self._stream)
+        return from_kind(host, self.kind)
+
+    def put(self, array: Array) -> None:
+        """Copy `array` in. Memory that is not page-locked has been read when this returns (CUDA
+        runtime API, "API synchronization behavior").
+        """
+        self._device.copy_in(self.address, to_kind(array, self.kind), self._stream)

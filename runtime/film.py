@@ -1,0 +1,108 @@
+"""A whole film, shot by shot, with the places marked at which the output may be cut into segments.
+
+Where a segment begins is a function of the shots and of the frames since the segment before began,
+so a run that was stopped and taken up cuts its output as one that was not.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from vr_trt.runtime.entry import Entry
+from vr_trt.runtime.frames import Frame, Join
+from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.vae_stream import START_FRAMES
+
+SEGMENT_FRAMES = 120  # after which a segment ends where the VAE's next chunk begins
+SHOT_SEGMENT_FRAMES = 48  # after which it ends where the shot does
+
+
+class EntryMissed(Exception):
+    """What was made a second time differs: the shot must be done again from its start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resume:
+    """Where a stopped run goes on; frames are counted from the first of the run."""
+
+    frame: int  # the first that is missing
+    shot: int  # the first of the shot that it lies in
+    tail: tuple[str, ...]  # digests of the last frames before it, oldest first
+    entry: Entry  # into that shot
+
+    @property
+    def first_read(self) -> int:
+        """The first frame that must be read again."""
+        return self.shot + self.entry.first_read
+
+
+class Film:
+    """Frames of a film in, those marked that begin a shot; as many restored frames out."""
+
+    def __init__(self, make_shot: Callable[[Entry], Shot], resume: Resume | None = None) -> None:
+        """Frames are expected from the first of the run, or from `resume.first_read`, on."""
+        self._make_shot = make_shot
+        self._shot: Shot | None = None
+        self._resume = resume
+        self._again: list[str] = []  # digests of frames that were made before
+        self._next, self._shot_start, self._segment_start = 0, 0, 0  # numbers of frames
+        self._entry = Entry()  # into the next shot
+        if resume is not None:
+            self._shot_start, self._segment_start = resume.shot, resume.frame
+            self._next = resume.shot + resume.entry.first_given
+            self._entry = resume.entry
+
+    def push(self, frame: Frame) -> Iterator[Frame]:
+        """Take one frame; yield those that are finished by it. EntryMissed after a bad entry."""
+        if frame.starts_shot and self._shot is not None:
+            yield from self.finish()
+        if self._shot is None:
+            self._shot = self._make_shot(self._entry)
+            self._entry = Entry()
+        yield from self._numbered(self._shot, self._shot.push(frame))
+
+    def finish(self) -> Iterator[Frame]:
+        """End the shot: yield the frames that are left."""
+        if self._shot is None:
+            return
+        yield from self._numbered(self._shot, self._shot.finish())
+        self._shot = None
+        self._shot_start = self._next
+
+    def _numbered(self, shot: Shot, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The frames, without those that are there already, and the joins marked."""
+        for frame in frames:
+            number = self._next
+            self._next += 1
+            if self._resume is not None and number < self._resume.frame:
+                self._compare(frame, self._resume)
+            elif self._begins_segment(shot, number):
+                self._segment_start = number
+                yield replace(frame, join=Join(number, self._shot_start))
+            else:
+                yield frame
+
+    def _begins_segment(self, shot: Shot, number: int) -> bool:
+        if number == self._segment_start:
+            return True
+        length, place = number - self._segment_start, number - self._shot_start
+        if place == 0:
+            return length >= SHOT_SEGMENT_FRAMES
+        return (
+            length >= SEGMENT_FRAMES
+            and place >= START_FRAMES
+            and (place - START_FRAMES) % shot.step_frames == 0
+        )
+
+    def _compare(self, frame: Frame, resume: Resume) -> None:
+        self._again.append(frame_digest(frame))
+        if len(self._again) == len(resume.tail) and tuple(self._again) != resume.tail:
+            raise EntryMissed
+
+
+def frame_digest(frame: Frame) -> str:
+    """A short hash of the planes' code values."""
+    digest = hashlib.blake2b(digest_size=8)
+    for plane in frame.planes:
+        digest.update(plane.data)
+    return digest.hexdigest()

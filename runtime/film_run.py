@@ -1,0 +1,179 @@
+"""One file restored: begun or taken up again, through the pipeline, into the finished output."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vr_trt.engines.profiles import Profile
+from vr_trt.errors import InterruptedRun, UsageError
+from vr_trt.runtime.cut_list import cuts_from
+from vr_trt.runtime.encode import OutputSpec
+from vr_trt.runtime.entry import Entry, entry_at
+from vr_trt.runtime.film import EntryMissed, Film, Resume
+from vr_trt.runtime.film_source import FilmSource, Range, parse_range
+from vr_trt.runtime.frames import VideoInfo
+from vr_trt.runtime.journal import Journal, stopped_run
+from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
+from vr_trt.runtime.publish import check_target, is_image_path, output_errors
+from vr_trt.runtime.reader import Reader
+from vr_trt.runtime.run_options import RunOptions, next_time
+from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.trace import StageTime, tracing
+from vr_trt.runtime.writer import Writer
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What restores: shots of one network at one size."""
+
+    make_shot: Callable[[Entry], Shot]
+    step_latents: Callable[[], int]  # of one VAE step; opens a stage
+    cancel: Callable[[], None]  # ends the call in progress, from any thread
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """What a run did."""
+
+    frames: int  # of the output
+    timing: Timing
+    stages: dict[str, StageTime]
+    warnings: tuple[str, ...]
+
+
+class FilmRun:
+    """One run of one file."""
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        spec: OutputSpec,
+        options: RunOptions,
+        facts: Mapping[str, Any],
+        total: int | None,
+    ) -> None:
+        """`facts`: what the result depends on, for the journal. UsageError for bad options."""
+        _check_writable(options.trace, options.report)
+        self._info = info
+        self._range = parse_range(options.range) if options.range else Range()
+        self._cuts = cuts_from(options.cuts)
+        self._stop_at = next_time(options.until, datetime.now()) if options.until else None
+        self._total = total if self._range.whole else None
+        complete = options.resume and stopped_run(spec.path) == "complete"
+        self._spec = replace(
+            spec, overwrite=spec.overwrite or complete, clipped=not self._range.whole
+        )
+        self._resume = options.resume
+        self._trace = options.trace
+        cuts = sorted(self._cuts.listed) if self._cuts.mode == "list" else self._cuts.mode
+        self.facts = {**facts, "range": options.range or "all", "cuts": cuts}
+
+    def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
+        """Do it. InterruptedRun leaves a journal if a segment is complete."""
+        if is_image_path(self._spec.path):
+            return self._attempt(make_work(), None, None, on_progress)
+        check_target(self._spec.path, self._info.path, self._spec.overwrite)
+        journal = self._open_journal()
+        resume: Resume | None = None
+        try:
+            resume = _resume_point(journal, make_work) if journal.segments else None
+            return self._attempt(make_work(), journal, resume, on_progress)
+        except EntryMissed:
+            assert resume is not None
+        finally:
+            journal.close(keep=True)
+        # The network looks further back than it was given: from the shot's start it is exact.
+        again = replace(resume, entry=Entry(frame=resume.entry.frame))
+        journal = self._open_journal()
+        try:
+            return self._attempt(make_work(), journal, again, on_progress)
+        except EntryMissed:
+            raise UsageError(
+                f"{self._spec.path}: the frames before the stop do not come out as they did: a "
+                "library or the machine is another; start over with --overwrite"
+            ) from None
+        finally:
+            journal.close(keep=True)
+
+    def _open_journal(self) -> Journal:
+        path = self._spec.path
+        if not self._resume and not self._spec.overwrite and stopped_run(path) is not None:
+            raise UsageError(
+                f"a stopped run of {path} is kept: --resume goes on with it, --overwrite starts over"
+            )
+        with output_errors(path):
+            journal = Journal(path, self.facts)
+            try:
+                if self._resume:
+                    journal.resume()
+                else:
+                    journal.begin()
+            except UsageError:
+                journal.release()
+                raise
+        return journal
+
+    def _attempt(
+        self, work: Work, journal: Journal | None, resume: Resume | None, on_progress: OnProgress
+    ) -> Done:
+        before = journal.frames if journal is not None else 0
+        with tracing(self._trace) as trace, Reader(self._info.path, self._info) as reader:
+            writer = Writer(self._spec, self._info, journal)
+            if journal is not None and journal.complete:
+                writer.close()
+                timing = Timing(frames=0, seconds=0, read=0, restore=0, write=0)
+            else:
+                skip = resume.first_read if resume is not None else 0
+                source = FilmSource(reader, self._info, self._range, self._cuts, skip)
+                pipeline = Pipeline(
+                    source,
+                    Film(work.make_shot, resume),
+                    writer,
+                    cancel=work.cancel,
+                    total=self._total,
+                    before=before,
+                )
+                timing = self._watched(pipeline, writer, on_progress)
+            notes = (*self._info.guesses, *reader.warnings, *writer.warnings)
+        return Done(
+            frames=before + timing.frames, timing=timing, stages=trace.stages, warnings=notes
+        )
+
+    def _watched(self, pipeline: Pipeline, writer: Writer, on_progress: OnProgress) -> Timing:
+        def report(progress: Progress) -> None:
+            on_progress(progress)
+            if self._stop_at is not None and datetime.now() >= self._stop_at:
+                raise InterruptedRun(f"stopped at {self._stop_at:%H:%M}")
+
+        try:
+            return pipeline.run(report)
+        except InterruptedRun as stop:
+            if writer.kept:
+                raise InterruptedRun(
+                    f"{stop}; {writer.kept} frames are kept, --resume goes on"
+                ) from None
+            raise
+
+
+def _resume_point(journal: Journal, make_work: Callable[[], Work]) -> Resume | None:
+    """Where a stopped run goes on; None if nothing is missing but the joining."""
+    last = journal.segments[-1]
+    if last.following is None:
+        return None
+    work = make_work()
+    frame, shot = last.following.frame, last.following.shot
+    entry = entry_at(frame - shot, work.profile, work.step_latents())
+    return Resume(frame=frame, shot=shot, tail=last.tail, entry=entry)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """UsageError before work rather than after it."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise UsageError(f"{path} cannot be written: give the name of a file in a folder")

@@ -1,0 +1,107 @@
+"""The frames of a run: those of a range, with the cuts marked, from a given one on."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from vr_trt.errors import UsageError
+from vr_trt.runtime.cut_list import Cuts
+from vr_trt.runtime.frames import Frame, VideoInfo
+
+_TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)s", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a film: a frame's number, or seconds after its first frame."""
+
+    number: int | None = None
+    seconds: Fraction | None = None
+
+    def reached(self, number: int, seconds: Fraction) -> bool:
+        """Whether a frame lies at the place or after it."""
+        if self.number is not None:
+            return number >= self.number
+        return self.seconds is not None and seconds >= self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The frames from `start` on and before `stop`; None for the film's own."""
+
+    start: Place | None = None
+    stop: Place | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True for all frames."""
+        return self.start is None and self.stop is None
+
+    def begun(self, number: int, seconds: Fraction) -> bool:
+        """Whether a frame is at the start or after it."""
+        return self.start is None or self.start.reached(number, seconds)
+
+    def ended(self, number: int, seconds: Fraction) -> bool:
+        """Whether a frame is beyond the range."""
+        return self.stop is not None and self.stop.reached(number, seconds)
+
+
+def parse_range(text: str) -> Range:
+    """`A-B`, each a frame's number, a time (1:02:03.5 or 90s), or nothing; UsageError if neither."""
+    start, dash, stop = text.partition("-")
+    if not dash or not (start.strip() or stop.strip()):
+        raise _no_range(text)
+    return Range(_place(start, text), _place(stop, text))
+
+
+def _place(word: str, text: str) -> Place | None:
+    word = word.strip()
+    if not word:
+        return None
+    if re.fullmatch(r"\d+", word, re.ASCII):
+        return Place(number=int(word))
+    match = _TIME.fullmatch(word)
+    if match is None:
+        raise _no_range(text)
+    hours, minutes, rest, seconds = match.groups()
+    if seconds is not None:
+        return Place(seconds=Fraction(seconds))
+    return Place(seconds=int(hours or 0) * 3600 + int(minutes) * 60 + Fraction(rest))
+
+
+def _no_range(text: str) -> UsageError:
+    return UsageError(
+        f"{text!r} is no range: write A-B with frame numbers (100-200) or times (1:30-2:00, 5s-)"
+    )
+
+
+class FilmSource:
+    """Iterates over the frames of a run, once."""
+
+    def __init__(
+        self, frames: Iterable[Frame], info: VideoInfo, range_: Range, cuts: Cuts, skip: int = 0
+    ) -> None:
+        """`skip`: frames of the run that were restored before and are not wanted."""
+        self._frames = frames
+        self._info = info
+        self._range = range_
+        self._cuts = cuts
+        self._skip = skip
+
+    def __iter__(self) -> Iterator[Frame]:
+        marked = self._cuts.mark(self._chosen(), self._info.pixel)
+        for number, frame in enumerate(marked):
+            if number >= self._skip:
+                yield frame
+
+    def _chosen(self) -> Iterator[tuple[int, Frame]]:
+        """The frames of the range, each with its number in the file."""
+        start: int | None = None
+        for number, frame in enumerate(self._frames):
+            start = frame.pts if start is None else start
+            seconds = (frame.pts - start) * self._info.time_base
+            if self._range.ended(number, seconds):
+                return
+            if self._range.begun(number, seconds):
+                yield number, frame

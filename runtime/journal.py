@@ -1,0 +1,179 @@
+"""The journal of a run: what it was asked, and the segments that are complete.
+
+A folder beside the output, `.NAME.resume`: `journal.jsonl`, whose first line says what the run is
+made from and each other line one segment, and the segments. A line is written when its segment is on
+disk under its name, so whatever is killed at whatever moment, the lines tell the truth; half a line
+at the end is no line.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vr_trt.errors import UsageError
+from vr_trt.runtime.frames import Join
+from vr_trt.runtime.publish import sync
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """One line: a complete segment of the output."""
+
+    first: int  # its first frame, counted from the run's
+    frames: int
+    start_pts: int
+    end_pts: int  # where its last frame ends
+    depth: int  # pictures by which decoding is ahead of showing
+    tail: tuple[str, ...]  # digests of its last frames, oldest first
+    bytes: int
+    following: Join | None  # where the next one begins; None: it is the last
+
+
+class Journal:
+    """The journal of the run that writes `output`; holds the lock of it until `close`."""
+
+    def __init__(self, output: Path, facts: Mapping[str, Any]) -> None:
+        """`facts`: what the result depends on, by names that a user understands."""
+        self.folder = folder_of(output)
+        self.segments: list[Segment] = []
+        self._output = output
+        self._facts = json.loads(json.dumps(dict(facts)))
+        self._path = self.folder / "journal.jsonl"
+        self.folder.mkdir(exist_ok=True)
+        self._lock: int | None = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UsageError(f"{output} is being written by another run; wait for it") from None
+
+    @property
+    def complete(self) -> bool:
+        """True if every segment is there."""
+        return bool(self.segments) and self.segments[-1].following is None
+
+    @property
+    def frames(self) -> int:
+        """Frames that are done."""
+        return sum(segment.frames for segment in self.segments)
+
+    def begin(self) -> None:
+        """A new run: forget everything else. Raises OSError."""
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        self.segments = []
+        with self._path.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"format": FORMAT, **self._facts}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync(self.folder)
+
+    def resume(self) -> None:
+        """Take up the run that was stopped; begin one if there is none.
+
+        UsageError says which fact differs, if one does.
+        """
+        lines = self._read_lines()
+        if not lines:
+            self.begin()
+            return
+        self._check(lines[0])
+        self.segments = [_segment(line) for line in lines[1:]]
+        for number, segment in enumerate(self.segments):
+            path = self.segment_path(number)
+            if not path.is_file() or path.stat().st_size != segment.bytes:
+                raise UsageError(f"{path} is missing or damaged: start over with --overwrite")
+        kept = {self.segment_path(number) for number in range(len(self.segments))}
+        for path in self.folder.iterdir():
+            if path not in kept and path.name not in ("lock", self._path.name):
+                path.unlink()
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        if self._path.read_text(encoding="utf-8") != text:  # half a line at its end
+            fresh = self._path.with_suffix(".new")
+            fresh.write_text(text, encoding="utf-8")
+            sync(fresh)
+            fresh.replace(self._path)
+
+    def segment_path(self, number: int) -> Path:
+        """Where segment `number` lies, counted from 0."""
+        return self.folder / f"{number:06}.segment"
+
+    def add(self, segment: Segment) -> None:
+        """Note that the next segment is complete. Raises OSError."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(segment)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.segments.append(segment)
+
+    def close(self, keep: bool) -> None:
+        """Give the lock back; `keep` the journal for --resume, if there is anything in it.
+
+        Does nothing the second time.
+        """
+        if self._lock is None:
+            return
+        if not keep or not self.segments:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock back and leave everything as it is; safe to call twice."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _read_lines(self) -> list[dict[str, Any]]:
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        try:
+            return [json.loads(line) for line in whole]
+        except ValueError:
+            raise UsageError(f"{self._path} is damaged: start over with --overwrite") from None
+
+    def _check(self, before: dict[str, Any]) -> None:
+        now = {"format": FORMAT, **self._facts}
+        for name in dict.fromkeys((*before, *now)):
+            if before.get(name) != now.get(name):
+                raise UsageError(
+                    f"{self._output}: the stopped run had {name} {before.get(name)}, this one has "
+                    f"{now.get(name)}: ask for the same to resume, or start over with --overwrite"
+                )
+
+
+def folder_of(output: Path) -> Path:
+    """Where the journal of an output lies."""
+    return output.with_name(f".{output.name}.resume")
+
+
+def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
+    """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
+    try:
+        lines = (folder_of(output) / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    if len(lines) < 2:
+        return None  # no segment was complete: nothing is lost by starting over
+    return "complete" if lines[-1].endswith('"following": null}') else "begun"
+
+
+def _segment(line: dict[str, Any]) -> Segment:
+    following = line["following"]
+    return Segment(
+        **{
+            **line,
+            "tail": tuple(line["tail"]),
+            "following": Join(**following) if following else None,
+        }
+    )
