@@ -36,7 +36,7 @@ class TritonCoderStage:
     """A `StaticStage`: one call of a coder on an input of one size.
 
     `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back; `state.*` and `next.*` are the same
-    tensors. Stages of one shot share `states`, which the first of them fills.
+    tensors. Stages may share `states`, which are made where they are missing.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class _Walk:
     ) -> Tensor:
         """A layer's output, or its sum with the picture `plus`, in place; and its moments."""
         name = self._names[id(layer)]
-        conv, extras = self._layers.convs[name], Extras(past=self._past(name))
+        conv, extras = self._layers.convs[name], Extras(past=self._past(name, layer.keep_frames, x))
         shape = conv.form.shape(_size(x), extras.lead_of(conv))
         out = self.picture(*shape, conv.outputs) if plus is None else plus
         self._moments = self._room(x, conv, shape[0]) if moments else None
@@ -180,7 +180,7 @@ class _Walk:
         if not layer.video:
             parts = [("first", x, Extras())]
         elif not (layer.time and self._starts):
-            parts = [("step", x, Extras(past=self._past(name)))]
+            parts = [("step", x, Extras(past=self._past(name, layer.keep_frames, x)))]
         else:
             parts = [("first", x[:1], Extras()), ("second", x[:2], Extras(lead=0))]
             parts += [("step", x[1:], Extras(lead=0))] if len(x) > 2 else []
@@ -229,15 +229,19 @@ class _Walk:
         room = conv_moments(x, conv, frames)
         return self._rooms.setdefault(tuple(room.values.shape), room)
 
-    def _past(self, name: str) -> Tensor | None:
-        return None if self._starts else self._states.get(name)
+    def _past(self, name: str, keep: int, x: Tensor) -> Tensor | None:
+        """The frames before x; at a shot's start there are none."""
+        return None if self._starts or not keep else self._state(name, keep, x)
 
     def _remember(self, name: str, keep: int, x: Tensor) -> None:
         """Make the last frames of the past and x the past of the next call."""
         if keep:
-            if name not in self._states:
-                self._states[name] = x.new_zeros(keep, *x.shape[1:])
-            self._launch(_keep_last, self._states[name], x, self._starts)
+            self._launch(_keep_last, self._state(name, keep, x), x, self._starts)
+
+    def _state(self, name: str, keep: int, x: Tensor) -> Tensor:
+        if name not in self._states:
+            self._states[name] = x.new_zeros(keep, *x.shape[1:])
+        return self._states[name]
 
     def _launch(self, function: Callable[..., object], *arguments: object, **more: object) -> None:
         self.launches.append(partial(function, *arguments, **more))

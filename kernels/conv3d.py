@@ -347,7 +347,9 @@ def sizes_for(chip: int, conv: PackedConv, extras: Extras) -> dict[str, int]:
         "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
         prologue=int(extras.prologue is not None),
     )  # fmt: skip
-    sizes["BLOCK_K"] = min(sizes["BLOCK_K"], max(16, triton.next_power_of_2(conv.channels)))
+    least = 32 // min(conv.weight.element_size(), 2)  # of a tensor core's step
+    widest = max(least, triton.next_power_of_2(conv.channels))
+    sizes["BLOCK_K"] = min(sizes["BLOCK_K"], widest)
     return sizes
 
 

@@ -17,7 +17,9 @@ class Clock:
     keep their distance from it.
     """
 
-    def __init__(self, info: VideoInfo, decoder: Decoder | None) -> None:
+    def __init__(self, info: VideoInfo, decoder: Decoder | None, whole: bool = True) -> None:
+        """`whole`: reading begins at the video's start."""
+        self._whole = whole
         self.step = max(1, round(1 / (info.frame_rate * info.time_base)))
         self.repaired = 0
         self.short_by: float | None = None  # seconds
@@ -59,7 +61,7 @@ class Clock:
 
     def ended(self, last: Frame) -> None:
         """Note where the video stops well before its announced length."""
-        if self._info.seconds is None or self._first is None:
+        if self._info.seconds is None or self._first is None or not self._whole:
             return
         lasted = float((last.pts + last.duration - self._first) * self._info.time_base)
         if self._info.seconds - lasted > _SHORT_BY:

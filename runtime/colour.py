@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_trt.runtime.codecs import Codec
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat
+from vr_trt.runtime.video_codecs import Codec
 
 _LUMA = {  # weights of red and blue; green has the rest
     "bt601": (0.299, 0.114),

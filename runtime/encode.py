@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
-from vr_trt.runtime.codecs import CODECS, Codec, check_quality
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.hdr import HdrMetadata
 from vr_trt.runtime.packing import planar_name
 from vr_trt.runtime.planes import build_frame
 from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
+from vr_trt.runtime.video_codecs import CODECS, Codec, check_quality
 
 LARGEST_SIDE = 16384
 
@@ -116,6 +117,17 @@ def _x264_options() -> dict[str, str]:
     return {"x264-params": "asm=avx2"} if "avx512" in known else {}
 
 
+def av_frame(frame: Frame, target: OutputSpec, time_base: Fraction) -> av.VideoFrame:
+    """The frame as FFmpeg's, with its time and its colour said."""
+    picture = build_frame(frame.planes, target.format_name)
+    picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, time_base
+    picture.colorspace = matrix_code(target.pixel)
+    picture.color_range = RANGE_FULL if target.pixel.full_range else RANGE_LIMITED
+    picture.color_primaries = target.pixel.primaries
+    picture.color_trc = target.pixel.transfer
+    return picture
+
+
 class SegmentEncoder:
     """An encoder of its own for one segment: what it makes depends on the segment's frames alone."""
 
@@ -125,8 +137,7 @@ class SegmentEncoder:
         configure(context, target, source)
         context.flags |= Flags.global_header
         self._context = context
-        self._pixel = target.pixel
-        self._name = target.format_name
+        self._target = target
         self._time_base = source.time_base
 
     @property
@@ -136,15 +147,7 @@ class SegmentEncoder:
 
     def encode(self, frame: Frame) -> "list[Packet[VideoStream]]":
         """Packets that are ready after one more frame."""
-        picture = build_frame(frame.planes, self._name)
-        picture.pts = frame.pts
-        picture.duration = frame.duration
-        picture.time_base = self._time_base
-        picture.colorspace = matrix_code(self._pixel)
-        picture.color_range = RANGE_FULL if self._pixel.full_range else RANGE_LIMITED
-        picture.color_primaries = self._pixel.primaries
-        picture.color_trc = self._pixel.transfer
-        return self._context.encode(picture)
+        return self._context.encode(av_frame(frame, self._target, self._time_base))
 
     def drain(self) -> "list[Packet[VideoStream]]":
         """The packets that the encoder still holds."""

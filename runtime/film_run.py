@@ -15,13 +15,15 @@ from vr_trt.runtime.entry import Entry, entry_at
 from vr_trt.runtime.film import EntryMissed, Film, Resume
 from vr_trt.runtime.film_source import FilmSource, Range, parse_range
 from vr_trt.runtime.frames import VideoInfo
-from vr_trt.runtime.journal import Journal, stopped_run
+from vr_trt.runtime.journal import Journal, Segment, stopped_run
+from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
 from vr_trt.runtime.publish import check_target, is_image_path, output_errors
-from vr_trt.runtime.reader import Reader
+from vr_trt.runtime.reader import Reader, SeekMissed, can_seek
 from vr_trt.runtime.run_options import RunOptions, next_time
+from vr_trt.runtime.scene_cuts import REACH
 from vr_trt.runtime.shot import Shot
-from vr_trt.runtime.trace import StageTime, tracing
+from vr_trt.runtime.stage_trace import StageTime, tracing
 from vr_trt.runtime.writer import Writer
 
 OnProgress = Callable[[Progress], None]
@@ -70,36 +72,54 @@ class FilmRun:
             spec, overwrite=spec.overwrite or complete, clipped=not self._range.whole
         )
         self._resume = options.resume
+        if self._resume and (info.pipe is not None or spec.path == DASH):
+            raise UsageError("a pipe cannot be resumed: give the names of files")
         self._trace = options.trace
         cuts = sorted(self._cuts.listed) if self._cuts.mode == "list" else self._cuts.mode
         self.facts = {**facts, "range": options.range or "all", "cuts": cuts}
 
     def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
         """Do it. InterruptedRun leaves a journal if a segment is complete."""
-        if is_image_path(self._spec.path):
+        if is_image_path(self._spec.path) or self._spec.path == DASH:
             return self._attempt(make_work(), None, None, on_progress)
+        if self._finished_before():
+            return self._nothing_to_do()
         check_target(self._spec.path, self._info.path, self._spec.overwrite)
-        journal = self._open_journal()
-        resume: Resume | None = None
-        try:
-            resume = _resume_point(journal, make_work) if journal.segments else None
-            return self._attempt(make_work(), journal, resume, on_progress)
-        except EntryMissed:
-            assert resume is not None
-        finally:
-            journal.close(keep=True)
-        # The network looks further back than it was given: from the shot's start it is exact.
-        again = replace(resume, entry=Entry(frame=resume.entry.frame))
-        journal = self._open_journal()
-        try:
-            return self._attempt(make_work(), journal, again, on_progress)
-        except EntryMissed:
-            raise UsageError(
-                f"{self._spec.path}: the frames before the stop do not come out as they did: a "
-                "library or the machine is another; start over with --overwrite"
-            ) from None
-        finally:
-            journal.close(keep=True)
+        # From a key frame before the shot's last frames; else from the shot's start, which is exact
+        # for a network that looks further back than it was given, or an input that cannot be sought.
+        for exact in (False, True):
+            journal = self._open_journal()
+            try:
+                resume = _resume_point(journal, make_work, exact) if journal.segments else None
+                return self._attempt(make_work(), journal, resume, on_progress, seek=not exact)
+            except (EntryMissed, SeekMissed):
+                continue
+            finally:
+                journal.close(keep=True)
+        raise UsageError(
+            f"{self._spec.path}: the frames before the stop do not come out as they did: a library "
+            "or the machine is another; start over with --overwrite"
+        )
+
+    def _finished_before(self) -> bool:
+        """True if the output is there and the journal is not: a kill may come after everything."""
+        path = self._spec.path
+        return (
+            self._resume
+            and not self._spec.overwrite
+            and path.is_file()
+            and stopped_run(path) is None
+        )
+
+    def _nothing_to_do(self) -> Done:
+        journal = Journal(self._spec.path, self.facts)
+        journal.close(keep=False)
+        return Done(
+            frames=0,
+            timing=Timing(frames=0, seconds=0, read=0, restore=0, write=0),
+            stages={},
+            warnings=(f"{self._spec.path} is there and no stopped run of it: nothing was done",),
+        )
 
     def _open_journal(self) -> Journal:
         path = self._spec.path
@@ -120,10 +140,17 @@ class FilmRun:
         return journal
 
     def _attempt(
-        self, work: Work, journal: Journal | None, resume: Resume | None, on_progress: OnProgress
+        self,
+        work: Work,
+        journal: Journal | None,
+        resume: Resume | None,
+        on_progress: OnProgress,
+        seek: bool = True,
     ) -> Done:
         before = journal.frames if journal is not None else 0
-        with tracing(self._trace) as trace, Reader(self._info.path, self._info) as reader:
+        anchor = self._anchor(journal, resume) if journal and resume and seek else None
+        start = anchor.start_pts if anchor else None
+        with tracing(self._trace) as trace, Reader(self._info.path, self._info, start) as reader:
             writer = Writer(self._spec, self._info, journal)
             if journal is not None and journal.complete:
                 writer.close()
@@ -131,6 +158,8 @@ class FilmRun:
             else:
                 skip = resume.first_read if resume is not None else 0
                 source = FilmSource(reader, self._info, self._range, self._cuts, skip)
+                if anchor:
+                    source.begin_at(anchor.first)
                 pipeline = Pipeline(
                     source,
                     Film(work.make_shot, resume),
@@ -144,6 +173,16 @@ class FilmRun:
         return Done(
             frames=before + timing.frames, timing=timing, stages=trace.stages, warnings=notes
         )
+
+    def _anchor(self, journal: Journal, resume: Resume) -> Segment | None:
+        """The last segment that begins well before what must be read; None: read from the start.
+
+        The detector of cuts looks REACH frames back.
+        """
+        if not self._range.whole or not can_seek(self._info):
+            return None
+        early = [s for s in journal.segments if 0 < s.first <= resume.first_read - REACH]
+        return early[-1] if early else None
 
     def _watched(self, pipeline: Pipeline, writer: Writer, on_progress: OnProgress) -> Timing:
         def report(progress: Progress) -> None:
@@ -161,14 +200,19 @@ class FilmRun:
             raise
 
 
-def _resume_point(journal: Journal, make_work: Callable[[], Work]) -> Resume | None:
-    """Where a stopped run goes on; None if nothing is missing but the joining."""
+def _resume_point(journal: Journal, make_work: Callable[[], Work], exact: bool) -> Resume | None:
+    """Where a stopped run goes on; None if nothing is missing but the joining.
+
+    `exact`: from the shot's start, whatever the network.
+    """
     last = journal.segments[-1]
     if last.following is None:
         return None
     work = make_work()
     frame, shot = last.following.frame, last.following.shot
-    entry = entry_at(frame - shot, work.profile, work.step_latents())
+    entry = Entry(frame=frame - shot)
+    if not exact:
+        entry = entry_at(frame - shot, work.profile, work.step_latents())
     return Resume(frame=frame, shot=shot, tail=last.tail, entry=entry)
 
 

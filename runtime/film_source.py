@@ -83,25 +83,35 @@ class FilmSource:
         self, frames: Iterable[Frame], info: VideoInfo, range_: Range, cuts: Cuts, skip: int = 0
     ) -> None:
         """`skip`: frames of the run that were restored before and are not wanted."""
+        self._first = 0
         self._frames = frames
         self._info = info
         self._range = range_
         self._cuts = cuts
         self._skip = skip
 
+    def begin_at(self, number: int) -> None:
+        """The frames given begin with that one of the run, which is the whole film."""
+        assert self._range.whole
+        self._first = number
+
     def __iter__(self) -> Iterator[Frame]:
         marked = self._cuts.mark(self._chosen(), self._info.pixel)
-        for number, frame in enumerate(marked):
+        for number, frame in enumerate(marked, self._first):
             if number >= self._skip:
                 yield frame
 
     def _chosen(self) -> Iterator[tuple[int, Frame]]:
         """The frames of the range, each with its number in the file."""
         start: int | None = None
-        for number, frame in enumerate(self._frames):
+        chosen = 0
+        for number, frame in enumerate(self._frames, self._first):
             start = frame.pts if start is None else start
             seconds = (frame.pts - start) * self._info.time_base
             if self._range.ended(number, seconds):
-                return
+                break
             if self._range.begun(number, seconds):
+                chosen += 1
                 yield number, frame
+        if not chosen and not self._range.whole:
+            raise UsageError(f"{self._info.path}: no frame lies in the range that was asked for")

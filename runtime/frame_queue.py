@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from threading import Condition
 
 from vr_trt.runtime.frames import Frame
-from vr_trt.runtime.trace import queue_length
+from vr_trt.runtime.stage_trace import queue_length
 
 
 class Stopped(Exception):

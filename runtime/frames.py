@@ -148,4 +148,7 @@ class VideoInfo:
     mirrored: bool = False  # left and right exchanged after turning; the reader applies it too
     hdr: HdrMetadata | None = None
     interlaced: bool = False  # as stored
+    images: tuple[Path, ...] = ()  # a folder's, one frame each
+    solitary: bool = False  # a folder of images or a pipe: no other stream can be copied
+    pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
     deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py

@@ -9,6 +9,11 @@ from av.sidedata.sidedata import SideData
 
 TRANSFERS = {16: "PQ", 18: "HLG"}  # H.273
 _MASTERING = struct.Struct("<20i2i")  # FFmpeg's AVMasteringDisplayMetadata
+_DYNAMIC = {
+    "DOVI_METADATA": "Dolby Vision",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+}
 _LIGHT = struct.Struct("<2I")  # AVContentLightMetadata
 
 
@@ -61,6 +66,14 @@ def read_hdr(frame: av.VideoFrame) -> HdrMetadata | None:
         brightest, mean = _LIGHT.unpack(data[: _LIGHT.size])
         light = brightest, mean
     return HdrMetadata(display=display, light=light) if display or light else None
+
+
+def dynamic_metadata(frame: av.VideoFrame) -> str | None:
+    """A note where a frame has metadata of its own scene, which no encoder here takes."""
+    for name, kind in _DYNAMIC.items():
+        if _side_data(frame, name, 1):
+            return f"{kind} metadata is dropped: the picture is that of its base layer"
+    return None
 
 
 def _side_data(frame: av.VideoFrame, name: str, size: int) -> bytes | None:

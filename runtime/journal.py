@@ -122,6 +122,7 @@ class Journal:
         if self._lock is None:
             return
         if not keep or not self.segments:
+            self._path.unlink(missing_ok=True)  # first: segments without it are no run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.release()
 

@@ -13,7 +13,6 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
-from vr_trt.runtime.codecs import CODECS
 from vr_trt.runtime.copy_plan import CopyPlan
 from vr_trt.runtime.copy_streams import StreamCopier
 from vr_trt.runtime.encode import OutputSpec, configure
@@ -21,7 +20,8 @@ from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.media import url_of
 from vr_trt.runtime.packet_file import StoredPacket, read_packets, read_times
-from vr_trt.runtime.publish import VIDEO_MUXERS, partial_path
+from vr_trt.runtime.publish import muxer_of, partial_path
+from vr_trt.runtime.video_codecs import CODECS
 
 # Tags for which MP4 and QuickTime have a place that every player reads. The muxer drops others
 # unless it is told to write all of them in a newer way that fewer players read.
@@ -35,10 +35,10 @@ _QUICKTIME = ("mp4", "mov")
 
 def check_muxer(target: OutputSpec, source: VideoInfo) -> None:
     """Try the video's header in the container, in memory. UsageError where it does not go."""
-    muxer = VIDEO_MUXERS[target.path.suffix.lower()]
+    muxer = muxer_of(target.path, target.codec)
     try:
         with av.open(io.BytesIO(), "w", format=muxer) as trial:
-            _add_video(trial, target, source)
+            add_video(trial, target, source)
             trial.start_encoding()
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -48,8 +48,8 @@ def check_muxer(target: OutputSpec, source: VideoInfo) -> None:
         ) from error
 
 
-def _add_video(output: OutputContainer, target: OutputSpec, source: VideoInfo) -> VideoStream:
-    """The video stream, its encoder set as that of the segments; it gets their packets."""
+def add_video(output: OutputContainer, target: OutputSpec, source: VideoInfo) -> VideoStream:
+    """The video stream, its encoder set as that of every segment."""
     rate = source.frame_rate.limit_denominator(100_000)
     stream = output.add_stream(CODECS[target.codec].encoder, rate=rate)
     assert isinstance(stream, VideoStream)
@@ -64,7 +64,7 @@ class FilmFile:
     """The partial file of a video output. Methods raise OSError or av.FFmpegError."""
 
     def __init__(self, target: OutputSpec, source: VideoInfo, plan: CopyPlan) -> None:
-        muxer = VIDEO_MUXERS[target.path.suffix.lower()]
+        muxer = muxer_of(target.path, target.codec)
         self._target = target
         self._time_base = source.time_base
         self._output = av.open(
@@ -73,22 +73,26 @@ class FilmFile:
             format=muxer,
             metadata_errors="surrogateescape",
         )
-        self._stream = _add_video(self._output, target, source)
-        self._copier = StreamCopier(source.path, self._output, plan)
-        self._copier.describe(self._stream)
+        self._stream = add_video(self._output, target, source)
+        self._copier: StreamCopier | None = None
+        if not source.solitary:
+            self._copier = StreamCopier(source.path, self._output, plan)
+            self._copier.describe(self._stream)
         self._muxer = muxer
 
     @property
     def broken(self) -> int:
         """Packets of copied streams that were lost."""
-        return self._copier.broken
+        return self._copier.broken if self._copier else 0
 
     def join(self, journal: Journal) -> None:
         """Write the segments and, in step with them, the copied streams; then the file's index."""
         first, last = journal.segments[0], journal.segments[-1]
-        if self._target.clipped:
-            self._copier.clip(first.start_pts * self._time_base, last.end_pts * self._time_base)
-        start = self._copier.start(first.start_pts * self._time_base)
+        start = first.start_pts * self._time_base
+        if self._copier:
+            if self._target.clipped:
+                self._copier.clip(start, last.end_pts * self._time_base)
+            start = self._copier.start(start)
         shift = round(start / self._time_base)
         self._start()
         frames = 0
@@ -96,17 +100,20 @@ class FilmFile:
             assert packet.pts is not None and packet.dts is not None
             packet.pts -= shift
             packet.dts -= shift
-            self._copier.copy_until(packet.dts * self._time_base)
+            if self._copier:
+                self._copier.copy_until(packet.dts * self._time_base)
             self._output.mux_one(packet)
             frames += 1
         assert frames == journal.frames, f"{frames} pictures of {journal.frames} frames"
-        self._copier.copy_until(None)
-        self._copier.close()
+        if self._copier:
+            self._copier.copy_until(None)
+            self._copier.close()
         self._output.close()
 
     def discard(self) -> None:
         """Close all; what the file lacks does not matter any more."""
-        self._copier.close()
+        if self._copier:
+            self._copier.close()
         with suppress(av.FFmpegError, OSError):
             self._output.close()
 

@@ -56,6 +56,8 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[tuple[int, int], tuple[int, i
 
 def _jpeg_orientation(path: Path) -> int | None:
     """The EXIF orientation of a JPEG file, 1 to 8; None if there is none."""
+    if not path.is_file():
+        return None  # standard input
     with path.open("rb") as file:
         if file.read(2) != b"\xff\xd8":
             return None

@@ -16,7 +16,7 @@ from typing import Protocol
 from vr_trt.errors import DamagedInputError, InterruptedRun
 from vr_trt.runtime.frame_queue import FrameQueue
 from vr_trt.runtime.frames import Frame
-from vr_trt.runtime.trace import stage_call
+from vr_trt.runtime.stage_trace import stage_call
 
 QUEUE_FRAMES = 8  # each way: enough to bridge a slow moment, little beside one VAE step
 REPORT_SECONDS = 0.1

@@ -1,7 +1,7 @@
 """What a video or image file holds, found out by opening it and decoding its first frame."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,21 +12,34 @@ from av.video.stream import VideoStream
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat, VideoInfo
-from vr_trt.runtime.hdr import read_hdr
+from vr_trt.runtime.hdr import dynamic_metadata, read_hdr
+from vr_trt.runtime.image_sequence import folder_info, image_files
 from vr_trt.runtime.media import is_image_file, main_video, open_input
 from vr_trt.runtime.orientation import orientation
 from vr_trt.runtime.packing import Packing, nearest_planar, packing_of
+from vr_trt.runtime.pipe import DASH, Pipe
 from vr_trt.runtime.tags import read_matrix, read_range, turn_siting, usual_siting
 
 _FALLBACK_RATE = Fraction(25)
 _HIGHEST_RATE = 1000
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
     """Open the file, decode one frame, and say what it is.
 
-    Raises UsageError for what is no video or image, DamagedInputError where nothing decodes.
+    `path` may be a folder of images, which needs a `rate` in frames a second, or `-`, standard
+    input. Raises UsageError for what is no video or image, DamagedInputError where nothing decodes.
     """
+    if path == DASH:
+        pipe = Pipe()
+        info = _Facts(path, pipe.container, pipe.stream, pipe.first).info()
+        lost = ("the sound of standard input is not copied",) if info.audio_streams else ()
+        return replace(info, pipe=pipe, solitary=True, guesses=(*info.guesses, *lost))
+    if path.is_dir():
+        first = image_files(path)[0]
+        if rate is None:
+            raise UsageError(f"{path} is a folder of images: say how many a second, like -r 24")
+        return folder_info(probe(first), path, rate)
     with open_input(path) as container:
         stream = main_video(container, path)
         decoder = Decoder(container, stream, path)
@@ -86,6 +99,7 @@ class _Facts:
         matrix = self._matrix(packing, size, image)
         full_range, note = read_range(frame.color_range, name, packing, image)
         self._note(note)
+        self._note(dynamic_metadata(frame))
         chroma = packing.chroma[::-1] if rotation % 180 else packing.chroma
         siting = usual_siting(self.stream.codec_context.name, frame.color_trc, image)
         return PixelFormat(

@@ -24,6 +24,16 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 DISK_ERRORS = (*_FULL, *_FORBIDDEN, errno.EIO)
 
 
+def muxer_of(
+    path: Path,
+    codec: str,  # the name of one of runtime/video_codecs.py
+) -> str:
+    """FFmpeg's name of the container for a video output; `-` is standard output."""
+    if path.name == "-":
+        return "yuv4mpegpipe" if codec == "y4m" else "matroska"
+    return VIDEO_MUXERS[path.suffix.lower()]
+
+
 def is_image_path(path: Path) -> bool:
     """True if the name asks for a picture rather than a video."""
     return path.suffix.lower() in IMAGE_CODECS
@@ -31,6 +41,8 @@ def is_image_path(path: Path) -> bool:
 
 def check_target(path: Path, source: Path, overwrite: bool) -> None:
     """Raise UsageError, saying what to do, if a file of that name cannot or must not be written."""
+    if path.name == "-":
+        return  # standard output
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give the name of a file in it")
     if path.suffix.lower() not in VIDEO_MUXERS | IMAGE_CODECS:
@@ -43,7 +55,7 @@ def check_target(path: Path, source: Path, overwrite: bool) -> None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{path.parent} cannot be written to: permission denied")
     for written in (path, partial_path(path)):
-        if written.exists() and written.samefile(source):
+        if written.exists() and source.exists() and written.samefile(source):
             raise UsageError(f"{path} would replace the input; give another name")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; allow overwriting or give another name")

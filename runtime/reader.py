@@ -6,12 +6,15 @@ from types import TracebackType
 from typing import Self
 
 import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.image_sequence import ImageDecoder
 from vr_trt.runtime.media import main_video, open_input
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
 from vr_trt.runtime.planes import Planes, take_planes, turn_planes
@@ -19,7 +22,12 @@ from vr_trt.runtime.probe import probe
 
 __all__ = ["Reader", "probe"]
 
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # containers with an index of key frames
 _DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when to show
+
+
+class SeekMissed(Exception):
+    """The frame to start at did not come: read from the start."""
 
 
 class Reader:
@@ -30,14 +38,32 @@ class Reader:
     UsageError where the picture changes its size.
     """
 
-    def __init__(self, path: Path, info: VideoInfo | None = None) -> None:
+    def __init__(self, path: Path, info: VideoInfo | None = None, start: int | None = None) -> None:
+        """`start`: pts of the first frame that is wanted, where `can_seek`; SeekMissed if it fails.
+
+        Frames that look before it, within its group of pictures, are decoded and dropped.
+        """
         self.info = info if info is not None else probe(path)
-        self._container = open_input(path)
-        stream = main_video(self._container, path)
-        self._decoder = Decoder(self._container, stream, path)
         self._path = path
-        in_decoding_order = self._container.format.name in _DECODING_TIMES_ONLY
-        self._clock = Clock(self.info, self._decoder if in_decoding_order else None)
+        self._container: InputContainer | None = None
+        self._decoder: Decoder | ImageDecoder
+        self._frames: Iterable[av.VideoFrame]
+        timed_by: Decoder | None = None
+        if self.info.images:
+            self._frames = self._decoder = ImageDecoder(self.info.images, self.info.time_base)
+        elif self.info.pipe is not None:
+            self._frames, self._decoder = self.info.pipe, self.info.pipe.decoder
+            self._container = self.info.pipe.container
+        else:
+            self._container = open_input(path)
+            stream = main_video(self._container, path)
+            self._frames = self._decoder = decoder = Decoder(self._container, stream, path)
+            if self._container.format.name in _DECODING_TIMES_ONLY:
+                timed_by = decoder
+            if start is not None:
+                self._frames = _from(self._container, stream, decoder, start)
+        self._clock = Clock(self.info, timed_by, whole=start is None)
+        self._interlaced = 0
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +78,8 @@ class Reader:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        self._container.close()
+        if self._container is not None:
+            self._container.close()
 
     @property
     def skipped(self) -> int:
@@ -65,6 +92,8 @@ class Reader:
         lines = list(self._decoder.warnings)
         if self.skipped:
             lines.append(f"{self.skipped} damaged packets were skipped")
+        if self._interlaced:
+            lines.append(f"{self._interlaced} interlaced frames were restored as they are")
         if self._clock.repaired:
             lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
         if self._clock.short_by is not None:
@@ -77,10 +106,11 @@ class Reader:
     def __iter__(self) -> Iterator[Frame]:
         held: Frame | None = None  # a frame lasts until the next one
         before: int | None = None
-        decoded_frames: Iterable[av.VideoFrame] = self._decoder
+        decoded_frames = self._frames
         if self.info.deinterlace:
             decoded_frames = deinterlace(decoded_frames, self.info)
         for decoded in decoded_frames:
+            self._interlaced += decoded.interlaced_frame and not self.info.interlaced
             pts = self._clock.pts(decoded)
             if held is not None:
                 shown, pts = self._clock.in_order(before, held.pts, pts)
@@ -116,3 +146,32 @@ class Reader:
             wanted = planar_name(pixel.layout, pixel.bits, chroma)
             decoded = decoded.reformat(format=wanted, threads=1)
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
+
+
+def can_seek(info: VideoInfo) -> bool:
+    """Whether a reader may start in the middle: times and frames are then those of a whole read."""
+    if info.solitary or info.is_image or info.deinterlace:
+        return False
+    with open_input(info.path) as container:
+        return container.format.name in _SEEKABLE
+
+
+def _from(
+    container: InputContainer, stream: VideoStream, decoder: Decoder, start: int
+) -> Iterator[av.VideoFrame]:
+    """Decoded frames from the one with pts `start` on."""
+    # A second early: an index goes by the time of decoding, which may lie before that of showing.
+    early = start - round(1 / (stream.time_base or 1))
+    try:
+        container.seek(max(early, stream.start_time or 0), stream=stream)
+    except av.FFmpegError:
+        raise SeekMissed from None
+    begun = False
+    for frame in decoder:
+        if not begun and (frame.pts is None or frame.pts > start):
+            raise SeekMissed
+        begun = begun or frame.pts == start
+        if begun:
+            yield frame
+    if not begun:
+        raise SeekMissed

@@ -14,13 +14,12 @@ from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.codecs import Encoding
 from vr_trt.runtime.colour import video_pixel
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
-from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
 from vr_trt.runtime.pipeline import Progress, Timing
@@ -30,10 +29,11 @@ from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.reader import probe
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
-from vr_trt.runtime.serving import Networks, Wanted
+from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.shot import Shot
-from vr_trt.runtime.trace import StageTime
+from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
+from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
@@ -111,9 +111,9 @@ class Restorer:
         self._networks.close()
         self._live = None
 
-    def plan(self, input: str | Path, output: str | Path | None = None) -> Plan:
-        """What `restore` would do."""
-        info = probe(Path(input))
+    def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
+        """What `restore` would do; `rate` is that of a folder of images."""
+        info = probe(Path(input), parse_rate(rate) if rate else None)
         return self._plan(info, Path(output or default_output(info)))
 
     def restore(
@@ -130,12 +130,13 @@ class Restorer:
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         options = options or RunOptions()
-        info = deinterlaced(probe(Path(input)), options.deinterlace)
+        rate = parse_rate(options.rate) if options.rate else None
+        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         target = Path(output) if output is not None else default_output(info)
         plan = self._plan(info, target)
         check_memory(plan, self._networks.law)
         spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
-        facts = self._facts(self._networks.open(plan.serving), info, spec)
+        facts = self._facts(plan.serving, info, spec)
         run = FilmRun(info, spec, options, facts, plan.frames)
         done = run.run(lambda: self._work(plan, spec), on_progress)
         report = Report(
@@ -193,9 +194,9 @@ class Restorer:
             profile=self.profile,
         )
 
-    def _facts(self, model: Model, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
+    def _facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
         """What decides the result, by the names under which a journal refuses a change of it."""
-        manifest, profile = model.manifest, self.profile
+        manifest, profile = self._networks.open(serving).manifest, self.profile
         content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
         return {
             "version": __version__,
@@ -205,6 +206,8 @@ class Restorer:
             "window": [profile.window, profile.overlap, profile.latents_per_step],
             "seed": self._seed,
             "color": self._color,
+            "engines": serving.line,
+            "rate": str(info.frame_rate),
             "deinterlace": info.deinterlace or None,
             "threads": self._options.threads or usable_cores(),
             "size": f"{spec.width}x{spec.height}",
@@ -242,7 +245,9 @@ class Restorer:
 
 
 def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image."""
+    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
+    if info.pipe is not None:
+        raise UsageError("standard input has no name: say where to write with -o")
     return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
 
 

@@ -19,6 +19,7 @@ class RunOptions:
     range: str = ""  # A-B, see runtime/film_source.py; all frames if empty
     until: str = ""  # HH:MM by the clock on the wall, when to stop; never if empty
     cuts: str = "auto"  # where shots begin: auto, none, or the name of a list
+    rate: str = ""  # frames a second of a folder of images
     deinterlace: str | None = None  # frame, field, off; None refuses interlaced input
     trace: Path | None = None  # where to write a trace of every stage's calls
     report: Path | None = None  # where to write what the run did, as JSON

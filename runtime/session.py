@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_trt.runtime.trace import stage_call
+from vr_trt.runtime.stage_trace import stage_call
 
 Array = NDArray[Any]
 

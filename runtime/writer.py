@@ -11,12 +11,15 @@ from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.hdr import hdr_notes
+from vr_trt.runtime.image_sequence import ImagesSink, is_numbered, numbered
 from vr_trt.runtime.journal import Journal
+from vr_trt.runtime.live_sink import LiveSink
 from vr_trt.runtime.mux import FilmFile, check_muxer
+from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.publish import (
-    VIDEO_MUXERS,
     check_target,
     is_image_path,
+    muxer_of,
     output_errors,
     publish,
     remove_partial,
@@ -34,16 +37,23 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
     """
     check_target(target.path, source.path, target.overwrite)
     if not is_image_path(target.path):
-        muxer = VIDEO_MUXERS[target.path.suffix.lower()]
+        muxer = muxer_of(target.path, target.codec)
         check_muxer(target, source)
         plan = CopyPlan()
-        if not source.is_image:
+        if not source.is_image and not source.solitary and target.codec != "y4m":
             plan = plan_copy(source.path, muxer, target.copy_audio)
+        if target.codec == "y4m" and source.audio_streams:
+            plan = replace(plan, warnings=("y4m has no sound: it is left out",))
         notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
-    if not source.is_image and source.frames != 1:
-        raise UsageError(f"{target.path}: a video does not fit into an image; write an .mp4")
+    if is_numbered(target.path):
+        if numbered(target.path, 1).exists() and not target.overwrite:
+            raise UsageError(f"{numbered(target.path, 1)} exists; allow overwriting")
+    elif not source.is_image and source.frames != 1:
+        raise UsageError(
+            f"{target.path}: a video does not fit into an image; write an .mp4, or %05d.png"
+        )
     return CopyPlan()
 
 
@@ -66,12 +76,16 @@ class Writer:
         self._frames = 0
         self._open = True
         self._broken = 0
-        self._sink: ImageSink | SegmentSink
+        self._sink: ImageSink | ImagesSink | LiveSink | SegmentSink
         remove_partial(target.path)
         with ExitStack() as undo, output_errors(target.path):
             undo.callback(remove_partial, target.path)
-            if is_image_path(target.path):
+            if is_numbered(target.path):
+                self._sink = ImagesSink(target)
+            elif is_image_path(target.path):
                 self._sink = ImageSink(target)
+            elif target.path == DASH:
+                self._sink = LiveSink(target, source, self._plan)
             else:
                 if self._journal is None:
                     self._journal = Journal(target.path, {})
@@ -123,7 +137,8 @@ class Writer:
                 self._sink.finish()
                 if self._journal is not None:
                     self._join(self._journal)
-                publish(self._target.path)
+                if not is_numbered(self._target.path) and self._target.path != DASH:
+                    publish(self._target.path)
         self._open = False
         if self._journal is not None:
             self._journal.close(keep=False)

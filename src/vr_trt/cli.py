@@ -51,10 +51,19 @@ class Color(StrEnum):
     NONE = "none"
 
 
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="The video or image to restore.")]
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT", help="A video, an image, a folder of images, or - for standard input."
+    ),
+]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to write it.  [default: NAME.restored.mp4 or .png]"),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where to write it; - is standard output.  [default: NAME.restored.mp4]",
+    ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
 ModelName = Annotated[str, typer.Option("--model", help="The network, or a folder that holds one.")]
@@ -62,6 +71,7 @@ Backend = Annotated[str, typer.Option(help="auto, tensorrt-rtx, tensorrt, triton
 Precision = Annotated[
     str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
 ]
+Rate = Annotated[str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")]
 Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 
@@ -77,7 +87,8 @@ def run(
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     codec: Annotated[
-        str | None, typer.Option(help="h264, hevc, av1, prores or ffv1.  [default: h264]")
+        str | None,
+        typer.Option(help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264]"),
     ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
@@ -85,6 +96,7 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    rate: Rate = "",
     deinterlace: Annotated[
         str | None,
         typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
@@ -113,10 +125,12 @@ def run(
 ) -> None:
     """Restore a video or an image."""
     from vr_trt.cli_report import run_display
-    from vr_trt.runtime.codecs import Encoding
     from vr_trt.runtime.restorer import Restorer
     from vr_trt.runtime.run_options import RunOptions
+    from vr_trt.runtime.video_codecs import Encoding
 
+    if json and output == Path("-"):
+        raise UsageError("--json and the video cannot share standard output: write a file")
     encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
     options = RunOptions(
         overwrite=overwrite,
@@ -124,6 +138,7 @@ def run(
         range=range_,
         until=until,
         cuts=cuts,
+        rate=rate,
         deinterlace=deinterlace,
         trace=trace,
         report=report,
@@ -154,6 +169,7 @@ def plan(
     model: ModelName = "nano",
     backend: Backend = "auto",
     precision: Precision = None,
+    rate: Rate = "",
     json: Json = False,
 ) -> None:
     """Say what a run would do: engines, sizes, windows and memory."""
@@ -161,7 +177,7 @@ def plan(
     from vr_trt.runtime.restorer import Restorer
 
     with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
-        show_plan(restorer.plan(input, output), json)
+        show_plan(restorer.plan(input, output, rate), json)
 
 
 @app.command()

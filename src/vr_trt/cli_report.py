@@ -80,7 +80,8 @@ class _TerminalDisplay:
             print(f"note: {line}", file=sys.stderr)
         print(
             f"{report.output}: {report.frames} frames, {report.width}x{report.height}, "
-            f"{report.timing.seconds:.1f} s, {report.fps:.2f} fps"
+            f"{report.timing.seconds:.1f} s, {report.fps:.2f} fps",
+            file=sys.stderr if str(report.output) == "-" else sys.stdout,
         )
 
 

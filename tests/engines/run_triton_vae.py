@@ -1,5 +1,7 @@
 """The VAE on our kernels against the folded network in PyTorch; see `tests.kernel_runs`."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.kernel_runs import DEVICE
@@ -15,6 +17,8 @@ from vr_trt.export.fp8_vae import Coder, observe, quantise_coder
 from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import IMAGE, VIDEO, Form
 from vr_trt.kernels import conv3d, group_norm
+from vr_trt.runtime.session import call
+from vr_trt.runtime.triton_session import DeviceTensor, TritonSession
 
 torch.backends.cudnn.allow_tf32 = False  # what we compare with
 TOLERANCE = 2e-5
@@ -52,8 +56,8 @@ def run(stage: TritonCoderStage, x: Tensor) -> Tensor:
     return stage.outputs[result].clone()
 
 
-def stage(plain: Coder, call: Call, x: Tensor, states: dict[str, Tensor]) -> TritonCoderStage:
-    return TritonCoderStage(plain, pack_coder(plain), call, _size(x), states)
+def stage(plain: Coder, name: Call, x: Tensor, states: dict[str, Tensor]) -> TritonCoderStage:
+    return TritonCoderStage(plain, pack_coder(plain), name, _size(x), states)
 
 
 def _size(x: Tensor) -> tuple[int, int, int]:
@@ -69,22 +73,23 @@ def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [pytest.param("encoder", marks=pytest.mark.slow), "decoder"])
-def test_equal_to_pytorch_in_fp32(kind: str) -> None:
-    """A shot's start, a step, and the states that both leave."""
-    plain, states = network(kind, VIDEO, torch.float32), dict[str, Tensor]()
-    start = clip(kind, 2, torch.float32, starts=True)
-    step = clip(kind, 1, torch.float32, starts=False, seed=2)
-    stream = Stream()
-    wanted = plain(start, stream)
-    assert relative_rms(run(stage(plain, "start", start, states), start), wanted) <= TOLERANCE
-    check_states(states, stream)
-    stream = Stream(stream.next)
-    wanted = plain(step, stream)
-    again = stage(plain, "step", step, states)
-    assert relative_rms(run(again, step), wanted) <= TOLERANCE
-    check_states(states, stream)
-    assert set(states) == set(plain.states)
-    assert all(again.outputs[f"next.{n}"] is again.inputs[f"state.{n}"] for n in states)
+def test_sessions_equal_to_pytorch_in_fp32(kind: str) -> None:
+    """A shot's start and a step as the runtime drives them, and the states that both leave."""
+    plain = network(kind, VIDEO, torch.float32)
+    source, result = ("x", "latent") if kind == "encoder" else ("latent", "x")
+    stream, given = Stream(), dict[str, Any]()
+    calls: tuple[tuple[int, Call], ...] = (2, "start"), (1, "step")
+    for latents, name in calls:
+        x = clip(kind, latents, torch.float32, starts=name == "start", seed=latents)
+        made, stream = dict[str, Tensor](), stream if name == "start" else Stream(stream.next)
+        wanted = plain(x, stream)
+        session = TritonSession(stage(plain, name, x, made), name)
+        given = dict[str, Any](call(session, {source: DeviceTensor(x), **given}))
+        assert relative_rms(given.pop(result).value, wanted) <= TOLERANCE
+        assert set(made) == set(plain.states) and len(given) == len(made)
+        check_states(made, stream)
+        given = {kept.replace("next.", "state."): value for kept, value in given.items()}
+    assert all(given[f"state.{name}"].value is state for name, state in made.items())  # in place
 
 
 def check_states(states: dict[str, Tensor], stream: Stream) -> None:

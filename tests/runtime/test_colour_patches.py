@@ -10,12 +10,12 @@ import pytest
 from tests.runtime.conftest import write_clip
 
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.codecs import CODECS
 from vr_trt.runtime.colour import output_pixel, to_rgb, video_pixel
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, Matrix, PixelFormat, Plane
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.video_codecs import CODECS
 from vr_trt.runtime.writer import Writer
 
 PATCH, COLUMNS = 32, 8

@@ -94,3 +94,5 @@ def test_the_frames_of_a_run(tmp_path: Path) -> None:
     assert taken("0.4s-0:00.52") == ([10, 11, 12], [12])
     assert taken("10-20", skip=3) == (list(range(13, 20)), [14])
     assert taken("48-") == ([48, 49], [])
+    with pytest.raises(UsageError, match="no frame lies in the range"):
+        taken("60-")

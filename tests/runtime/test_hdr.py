@@ -3,12 +3,14 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from tests.runtime.conftest import picture, write_clip
 
+from vr_trt.runtime import hdr
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
-from vr_trt.runtime.hdr import HdrMetadata, hdr_notes
+from vr_trt.runtime.hdr import HdrMetadata, dynamic_metadata, hdr_notes
 from vr_trt.runtime.reader import probe
 from vr_trt.runtime.writer import Writer
 
@@ -68,3 +70,12 @@ def test_the_metadata_reaches_the_output(
 def test_eight_bits_are_warned_about() -> None:
     assert hdr_notes(None, 18, "h264", 8) == ["HLG in 8 bits shows bands: --bits 10 avoids them"]
     assert hdr_notes(None, 18, "h264", 10) == hdr_notes(None, 1, "h264", 8) == []
+
+
+def test_metadata_of_scenes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No encoder at hand writes any, so the frame says that it has some."""
+    frame = av.VideoFrame(16, 16, "yuv420p10le")
+    assert dynamic_metadata(frame) is None
+    monkeypatch.setattr(hdr, "_side_data", lambda _, name, size: name == "DYNAMIC_HDR_PLUS")
+    note = dynamic_metadata(frame)
+    assert note is not None and note.startswith("HDR10+ metadata is dropped")

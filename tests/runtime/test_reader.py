@@ -11,7 +11,7 @@ import pytest
 from vr_trt.errors import DamagedInputError, UsageError, VrTrtError
 from vr_trt.runtime.clock import Clock
 from vr_trt.runtime.planes import Planes, turn_planes
-from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.reader import Reader, SeekMissed, can_seek, probe
 
 MakeClip = Callable[..., Path]
 MakePicture = Callable[[int, int, int, str], Planes]
@@ -149,6 +149,35 @@ def test_too_much_damage_in_a_row_is_given_up(
         assert len(list(reader)) == 20
     monkeypatch.setattr("vr_trt.runtime.decode.PACKETS_IN_A_ROW", 10)
     with Reader(path) as reader, pytest.raises(DamagedInputError, match="10 packets in a row"):
+        list(reader)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("keyframes", ["12", "300"])
+def test_reading_can_begin_at_any_frame(
+    tmp_path: Path, make_clip: MakeClip, suffix: str, keyframes: str
+) -> None:
+    """B-frames, key frames here and there, uneven times: the same frames as a whole read's."""
+    times = [number * 40 + 7 * (number % 3) for number in range(90)]
+    path = make_clip(
+        tmp_path / f"clip{suffix}",
+        frames=90,
+        pts=times,
+        time_base=Fraction(1, 1000),
+        options={"g": keyframes, "bf": "3", "crf": "25"},
+    )
+    info = probe(path)
+    assert can_seek(info)
+    with Reader(path, info) as reader:
+        whole = list(reader)
+    for number in (0, 1, 11, 12, 13, 40, 71, 72, 89):
+        with Reader(path, info, start=whole[number].pts) as reader:
+            later = list(reader)
+        assert [frame.pts for frame in later] == [frame.pts for frame in whole[number:]]
+        for one, other in zip(later, whole[number:], strict=True):
+            assert all(map(np.array_equal, one.planes, other.planes))
+        assert reader.warnings == []
+    with Reader(path, info, start=whole[40].pts + 1) as reader, pytest.raises(SeekMissed):
         list(reader)
 
 

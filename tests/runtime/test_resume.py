@@ -102,14 +102,61 @@ def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> P
     return output
 
 
+def test_the_film_before_the_stop_is_not_read_again(
+    film: Path, model: str, tmp_path: Path, whole: Path
+) -> None:
+    """The third shot begins with frame 61; what is read begins a segment before it."""
+    output = tmp_path / "out.mp4"
+    process = subprocess.Popen(command(film, model, output), stderr=subprocess.DEVNULL)
+    while process.poll() is None and not journal_says(output, '"shot": 61'):
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    done = run(film, model, output, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["timing"]["stages"]["read"]["calls"] < FRAMES - 40
+    assert content(output) == content(whole)
+
+
+def journal_says(output: Path, words: str) -> bool:
+    try:
+        return words in (folder_of(output) / "journal.jsonl").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("out.mkv", ("--codec", "hevc", "--bits", "10", "--preset", "ultrafast")),
+        ("out.webm", ("--codec", "av1", "--preset", "12")),
+        ("out.mov", ("--codec", "prores")),
+    ],
+)
+def test_other_codecs_survive_a_kill(
+    film: Path, model: str, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    expected, output = tmp_path / f"whole-{name}", tmp_path / name
+    assert run(film, model, expected, *options).returncode == 0
+    process = subprocess.Popen(command(film, model, output, *options), stderr=subprocess.DEVNULL)
+    while process.poll() is None and segments(output) < 3:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert run(film, model, output, *options, "--resume").returncode == 0
+    assert content(output) == content(expected)
+
+
 @pytest.mark.slow
 def test_the_shipped_model_is_entered_midway(film: Path, tmp_path: Path) -> None:
     """Its VAE is warmed up instead of begun at the shot's start: to the last bit the same."""
     expected, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
-    options = ["--cuts", "none", "--range", "0-60"]
+    options = ["--cuts", "none", "--range", "0-36"]
     assert run(film, "nano", expected, *options).returncode == 0
     process = subprocess.Popen(command(film, "nano", output, *options))
-    while process.poll() is None and segments(output) < 2:
+    while process.poll() is None and segments(output) < 1:
         time.sleep(0.01)
     process.kill()
     process.communicate()
@@ -228,6 +275,7 @@ def test_a_torn_line_is_no_line_and_a_missing_segment_is_noticed(
     assert content(output) == content(whole)
 
 
+@pytest.mark.slow
 def test_killed_after_the_last_frame(film: Path, model: str, tmp_path: Path, whole: Path) -> None:
     """All segments are complete, and the file may even have its name already."""
     output = tmp_path / "out.mp4"
@@ -237,6 +285,20 @@ def test_killed_after_the_last_frame(film: Path, model: str, tmp_path: Path, who
         "def publish(path):\n    {}\n    os.kill(os.getpid(), 9)\n"
         "writer.publish = publish\n"
     )
+    arguments = command(film, model, output)
+    arguments[2] = (
+        "from vr_trt.runtime import journal\n"
+        + code.replace(
+            "writer.publish = publish", "journal.shutil.rmtree = lambda *_, **__: publish(None)"
+        ).format("pass")
+        + RUN
+    )
+    assert subprocess.run(arguments, check=False).returncode == -9
+    assert output.exists() and folder_of(output).exists()
+    done = run(film, model, output, "--resume")
+    assert done.returncode == 0 and "nothing was done" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    output.unlink()
     for before in ("pass", "old(path)"):
         arguments = command(film, model, output)
         arguments[2] = code.format(before) + RUN

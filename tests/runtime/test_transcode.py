@@ -10,10 +10,10 @@ import pytest
 from tests.runtime.conftest import AUDIO_RATE, write_clip
 from tests.writing import copy_through, times
 
-from vr_trt.runtime.codecs import CODECS
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, Join
 from vr_trt.runtime.reader import Reader, probe
+from vr_trt.runtime.video_codecs import CODECS
 from vr_trt.runtime.writer import Writer
 
 

@@ -12,7 +12,7 @@ from tests.media import make_video
 
 from vr_trt.cli import exit_code
 from vr_trt.runtime.pipeline import Timing
-from vr_trt.runtime.trace import Trace, stage_call, tracing
+from vr_trt.runtime.stage_trace import Trace, stage_call, tracing
 
 
 @pytest.fixture(scope="module")

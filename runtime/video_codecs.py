@@ -70,6 +70,7 @@ CODECS = {
             preset_option="profile",
         ),
         Codec(name="ffv1", encoder="ffv1", containers=(".mkv",)),
+        Codec(name="y4m", encoder="wrapped_avframe", containers=()),  # standard output alone
     )
 }
 
@@ -92,9 +93,12 @@ class Encoding:
 
     def codec_for(self, path: Path) -> Codec:
         """The codec for a video file of that name. Raises UsageError where they do not go together."""
-        suffix = path.suffix.lower()
+        suffix = ".mkv" if path.name == "-" else path.suffix.lower()
         codec = CODECS[self.codec or ("av1" if suffix == ".webm" else "h264")]
-        if suffix not in codec.containers:
+        if codec.name == "y4m":
+            if path.name != "-":
+                raise UsageError(f"{path}: y4m goes to standard output only; name the output -")
+        elif suffix not in codec.containers:
             raise UsageError(
                 f"{path}: {codec.name} does not go into a {suffix} here; name the output "
                 f"{' or '.join(codec.containers)}, or choose another codec"

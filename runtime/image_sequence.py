@@ -1,0 +1,135 @@
+"""Folders of images as a film, and films as numbered images."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.encode import OutputSpec
+from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.media import url_of
+from vr_trt.runtime.publish import IMAGE_CODECS
+from vr_trt.runtime.still import encode_image
+
+_READABLE = {*IMAGE_CODECS, ".bmp", ".exr", ".dpx", ".tga"}
+_IN_A_ROW = 10  # damaged images after which the rest is given up
+_NUMBER = re.compile(r"%0?(\d*)d")
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames a second: 24, 23.976 or 24000/1001. UsageError for what is none."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(f"{text!r} is no frame rate: write 24, 23.976 or 24000/1001")
+    return rate
+
+
+def image_files(folder: Path) -> tuple[Path, ...]:
+    """The images of a folder in the order of the numbers in their names. UsageError for none."""
+    kinds: dict[str, list[Path]] = {}
+    for path in folder.iterdir():
+        if path.suffix.lower() in _READABLE and not path.name.startswith("."):
+            kinds.setdefault(path.suffix.lower(), []).append(path)
+    if not kinds:
+        raise UsageError(f"{folder} is a directory without images; give a video or image file")
+    _, files = max((len(files), files) for files in kinds.values())
+    return tuple(sorted(files, key=_by_numbers))
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    words = re.split(r"(\d+)", path.name)
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in words]
+
+
+def folder_info(first: VideoInfo, folder: Path, rate: Fraction) -> VideoInfo:
+    """What a folder of images is as a film, from what its first image is."""
+    files = image_files(folder)
+    return replace(
+        first,
+        path=folder,
+        images=files,
+        time_base=1 / rate,
+        frame_rate=rate,
+        frames=len(files),
+        seconds=float(len(files) / rate),
+        is_image=False,
+        solitary=True,
+    )
+
+
+class ImageDecoder:
+    """Iterates over the pictures of image files, one frame each; as Decoder does over a stream's."""
+
+    def __init__(self, files: tuple[Path, ...], time_base: Fraction) -> None:
+        self.skipped = 0
+        self.warnings: list[str] = []
+        self.first_dts: int | None = None
+        self._files = files
+        self._time_base = time_base
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        in_a_row = 0
+        for number, path in enumerate(self._files):
+            try:
+                with av.open(url_of(path)) as container:
+                    frame = next(container.decode(video=0))
+            except (av.FFmpegError, StopIteration, IndexError) as error:
+                self.skipped += 1
+                in_a_row += 1
+                if in_a_row >= _IN_A_ROW:
+                    raise DamagedInputError(
+                        f"{path} and the {in_a_row - 1} images before it are damaged; replace them"
+                    ) from error
+                continue
+            in_a_row = 0
+            frame.pts, frame.time_base, frame.duration = number, self._time_base, 1
+            yield frame
+
+
+def is_numbered(path: Path) -> bool:
+    """True for a name like %05d.png: one image a frame."""
+    return path.suffix.lower() in IMAGE_CODECS and bool(_NUMBER.search(path.name))
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The path of image `number`, counted from 1."""
+    digits = int((_NUMBER.search(path.name) or [0, 0])[1] or 0)
+    return path.with_name(_NUMBER.sub(f"{number:0{digits}}", path.name, count=1))
+
+
+class ImagesSink:
+    """A film as numbered images, each in its place as soon as it is made."""
+
+    broken = 0  # packets of copied streams that were lost; images have none
+
+    def __init__(self, target: OutputSpec) -> None:
+        self._target = target
+        self._written: list[Path] = []
+
+    def write(self, frame: Frame) -> None:
+        """Encode one image. Raises OSError or av.FFmpegError."""
+        path = numbered(self._target.path, len(self._written) + 1)
+        data = encode_image(frame, self._target.pixel, path.suffix)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(data)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._written.append(path)
+
+    def finish(self) -> None:
+        """Everything is there."""
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        for path in self._written:
+            path.unlink(missing_ok=True)

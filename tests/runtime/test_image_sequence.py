@@ -1,0 +1,165 @@
+"""Folders of images as films, films as numbered images, and pipes at both ends."""
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from tests.fake_model import make_fake_model
+from tests.media import make_image, make_video, read_frames, seconds
+
+from vr_trt.cli import exit_code
+from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.image_sequence import image_files, numbered, parse_rate
+from vr_trt.runtime.reader import Reader, probe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_fake_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve images, numbered without zeros, and what else lies about."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for i in range(1, 13):
+        make_image(folder / f"scan{i}.png", size=(48 + 2 * (i == 99), 36))
+    (folder / "notes.txt").write_text("none")
+    make_image(folder / "cover.jpg.png.tmp.png", size=(48, 36)).rename(folder / ".hidden.png")
+    return folder
+
+
+def test_the_order_is_that_of_the_numbers(folder: Path) -> None:
+    assert [path.stem for path in image_files(folder)] == [f"scan{i}" for i in range(1, 13)]
+
+
+def test_a_folder_is_read_as_a_film(folder: Path) -> None:
+    info = probe(folder, Fraction(24))
+    assert (info.frames, info.time_base, info.is_image) == (12, Fraction(1, 24), False)
+    with Reader(folder, info) as reader:
+        frames = list(reader)
+    assert [(frame.pts, frame.duration) for frame in frames] == [(i, 1) for i in range(12)]
+    with pytest.raises(UsageError, match="like -r 24"):
+        probe(folder)
+
+
+def test_damaged_images_are_skipped_up_to_a_cap(folder: Path) -> None:
+    (folder / "scan3.png").write_bytes(b"\x89PNG damaged")
+    info = probe(folder, Fraction(24))
+    with Reader(folder, info) as reader:
+        times = [frame.pts for frame in reader]
+    assert times == [0, 1, *range(3, 12)] and reader.skipped == 1
+    for i in range(3, 13):
+        (folder / f"scan{i}.png").write_bytes(b"")
+    with Reader(folder, info) as reader, pytest.raises(DamagedInputError, match="9 images before"):
+        list(reader)
+
+
+def test_an_image_of_another_size_is_refused(folder: Path) -> None:
+    make_image(folder / "scan7.png", size=(50, 36))
+    with Reader(folder, probe(folder, Fraction(24))) as reader, pytest.raises(UsageError):
+        list(reader)
+
+
+def test_rates() -> None:
+    assert parse_rate("24000/1001") == Fraction(24000, 1001)
+    assert parse_rate("12.5") == Fraction(25, 2)
+    for wrong in ("0", "-3", "fast", "1/0", "5000"):
+        with pytest.raises(UsageError, match="no frame rate"):
+            parse_rate(wrong)
+
+
+def test_a_folder_becomes_a_film_and_a_film_a_folder(
+    folder: Path, tmp_path: Path, model: str
+) -> None:
+    options = ["--profile", "360p", "--model", model]
+    film = tmp_path / "film.mp4"
+    assert exit_code(["plan", str(folder), "-r", "12.5", *options]) == 0
+    assert exit_code(["plan", str(folder), *options]) == 2
+    assert exit_code(["run", str(folder), "-r", "12.5", "-o", str(film), *options]) == 0
+    frames = read_frames(film)
+    assert seconds(frames) == [Fraction(2 * i, 25) for i in range(12)]
+    images = tmp_path / "out"
+    images.mkdir()
+    pattern = str(images / "f%04d.png")
+    assert exit_code(["run", str(film), "-o", pattern, *options]) == 0
+    assert sorted(path.name for path in images.iterdir()) == [f"f{i:04}.png" for i in range(1, 13)]
+    (last,) = read_frames(images / "f0012.png")
+    assert (last.width, last.height) == (frames[0].width, frames[0].height)
+    assert exit_code(["run", str(film), "-o", pattern, *options]) == 2  # they exist
+
+
+def test_names_of_numbered_images() -> None:
+    assert numbered(Path("a/f%05d.png"), 7).name == "f00007.png"
+    assert numbered(Path("a/f%d.png"), 12).name == "f12.png"
+
+
+def piped(arguments: list[str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "vr_trt", "run", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, check=False)
+
+
+def y4m(source: Path, target: Path) -> bytes:
+    """A video as y4m."""
+    with av.open(str(target), "w", format="yuv4mpegpipe") as container:
+        stream = container.add_stream("wrapped_avframe", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number, frame in enumerate(read_frames(source)):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["h264", "y4m"])
+@pytest.mark.parametrize("came", ["mkv", "y4m"])
+def test_pipes_at_both_ends(tmp_path: Path, model: str, came: str, codec: str) -> None:
+    source = make_video(tmp_path / "in.mkv", frames=23, size=(64, 48))
+    given = source.read_bytes() if came == "mkv" else y4m(source, tmp_path / "in.y4m")
+    options = ["--profile", "360p", "--model", model, "--codec", codec]
+    done = piped(["-", "-o", "-", *options], given)
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "out"
+    output.write_bytes(done.stdout)
+    frames = read_frames(output)
+    assert (len(frames), frames[0].width, frames[0].height) == (23, 480, 360)
+    assert [float(at) for at in seconds(frames)] == pytest.approx(
+        [i / 25 for i in range(23)], abs=0.001
+    )
+    assert b"23 frames" in done.stderr
+
+
+def test_sound_of_a_file_goes_through_standard_output(tmp_path: Path, model: str) -> None:
+    source = make_video(tmp_path / "in.mp4", frames=23, size=(64, 48), audio=True)
+    done = piped([str(source), "-o", "-", "--profile", "360p", "--model", model])
+    output = tmp_path / "out.mkv"
+    output.write_bytes(done.stdout)
+    with av.open(str(output)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "said"),
+    [
+        (["-"], b"", "say where to write"),
+        (["-", "-o", "out.mp4"], b"this is no video at all\n" * 20, "standard input"),
+        (["-", "-o", "out.mp4", "--resume"], None, "cannot be resumed"),
+        (["-", "-o", "-", "--json"], None, "share standard output"),
+        (["-", "-o", "out.mp4", "--codec", "y4m"], None, "standard output only"),
+    ],
+)
+def test_what_pipes_cannot_do(
+    tmp_path: Path, model: str, arguments: list[str], given: bytes | None, said: str
+) -> None:
+    source = make_video(tmp_path / "in.mkv", frames=3, size=(64, 48))
+    target = [str(tmp_path / word) if word == "out.mp4" else word for word in arguments]
+    data = source.read_bytes() if not given else given
+    done = piped([*target, "--profile", "360p", "--model", model], data)
+    assert done.returncode == 2 and said in done.stderr.decode()
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
