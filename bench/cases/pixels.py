@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from vr_trt.bench.case import Call, Way
 from vr_trt.kernels.resample import chroma_down_matrix, chroma_up_matrix, resize_matrix
-from vr_trt.runtime.frames import PixelFormat
 
 Planes = tuple[Tensor, Tensor, Tensor]
 Matrix = NDArray[np.float32]
@@ -38,16 +36,32 @@ class Clip:
     def shift(self) -> int:
         return 0 if self.bits == 8 else 16 - self.bits
 
-    @cached_property
-    def pixel(self) -> PixelFormat:
-        return PixelFormat(
-            bits=self.bits,
-            layout="yuv",
-            chroma=(2, 2),
-            matrix="bt709",
-            full_range=False,
-            siting="left",
-        )
+    @property
+    def from_rgb(self) -> Matrix:
+        """[3, 4]: code values of the planes from RGB in 0..1; BT.709, limited range.
+
+        Made here, as `runtime.colour` needs the video libraries, which a GPU's machine may lack.
+        """
+        red, blue = 0.2126, 0.0722
+        luma = np.array([red, 1 - red - blue, blue])
+        u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+        v = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+        rows = np.stack([219 * luma, 224 * u, 224 * v])
+        matrix = np.column_stack([rows, [16, 128, 128]]) * (1 << (self.bits - 8))
+        return matrix.astype(np.float32)
+
+    @property
+    def to_rgb(self) -> Matrix:
+        """[3, 4]: the inverse."""
+        forward = self.from_rgb.astype(np.float64)
+        inverse = np.linalg.inv(forward[:, :3])
+        return np.column_stack([inverse, -inverse @ forward[:, 3]]).astype(np.float32)
+
+    @property
+    def limits(self) -> Matrix:
+        """[2]: lowest and highest code."""
+        step = 1 << (self.bits - 8)
+        return np.array([step, 255 * step - 1], np.float32)
 
     def resize(self) -> list[Matrix]:
         """Rows and columns of the picture's resize, [to, from]."""

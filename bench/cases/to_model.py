@@ -14,7 +14,6 @@ from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToModelSub
 from vr_trt.kernels.to_model import ToModel, ToModelTables, to_model_reference, to_model_tables
 from vr_trt.kernels.tuning import tuned
-from vr_trt.runtime.colour import to_rgb
 
 # Enlarged, the usual; as large as it is; reduced.
 CLIPS = {
@@ -49,7 +48,7 @@ def make(clip: Clip) -> Callable[[str, int], Inputs]:
         out = torch.full((3, clip.frames, *clip.padded), torch.nan, device=device).half()
         return Inputs(
             clip=clip,
-            tables=to_model_tables(to_rgb(clip.pixel), *matrices),
+            tables=to_model_tables(clip.to_rgb, *matrices),
             planes=clip.planes(clip.source, device, seed),
             out=out,
         )
@@ -80,7 +79,7 @@ def module_inputs(given: Inputs) -> tuple[Any, ...]:
     rows, cols, chroma_rows, chroma_cols = on(
         device, [*clip.resize(), *clip.chroma(clip.source, up=True)]
     )
-    (matrix,) = on(device, [to_rgb(clip.pixel)])
+    (matrix,) = on(device, [clip.to_rgb])
     return (*codes, matrix, rows, cols.T, chroma_rows, chroma_cols.T)
 
 

@@ -15,7 +15,6 @@ from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToVideoSub
 from vr_trt.kernels.to_video import ToVideo, ToVideoTables, to_video_reference, to_video_tables
 from vr_trt.kernels.tuning import tuned
-from vr_trt.runtime.colour import from_rgb, limits
 
 CLIPS = {
     "1080p": Clip(source=(1080, 1920), out=(1080, 1920), frames=4),
@@ -45,7 +44,7 @@ def make(clip: Clip) -> Callable[[str, int], Inputs]:
         chroma = clip.chroma(clip.out, up=False)
         return Inputs(
             clip=clip,
-            tables=to_video_tables(from_rgb(clip.pixel), dither, limits(clip.pixel), *chroma),
+            tables=to_video_tables(clip.from_rgb, dither, clip.limits, *chroma),
             x=clip.canvas(device, seed),
             planes=clip.planes(clip.out, device, seed + 1),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import isnan
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
 from vr_trt.bench.case import MODULES, OURS, Case, cases_of, relative_rms
-from vr_trt.bench.cases import conv3d, vae, window_attention
+from vr_trt.bench.cases import conv3d, pixels, vae, window_attention
 from vr_trt.export.config import VAE
 
 
@@ -87,7 +88,7 @@ def test_attention_operations_are_those_of_the_specification(full_size: dict[str
 
 def test_1080p_goes_frame_by_frame_where_a_tensor_is_too_large() -> None:
     inputs = {
-        size: vae.make("decode", VAE, *pixels)("cpu", 0) for size, pixels in vae.SIZES.items()
+        size: vae.make("decode", VAE, *canvas)("cpu", 0) for size, canvas in vae.SIZES.items()
     }
     assert not inputs["720p"].by_frame and inputs["1080p"].by_frame
 
@@ -160,6 +161,22 @@ SMALL_LAYERS = {
 def test_the_rivals_of_the_convolution_are_right(name: str, layout: torch.memory_format) -> None:
     given = conv3d.make(SMALL_LAYERS[name])("cpu", 1)
     assert relative_rms([conv3d.cudnn(layout)(given)()], conv3d.reference(given)) < 2e-3
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_colours_are_those_of_a_run(bits: int) -> None:
+    colour = pytest.importorskip("vr_trt.runtime.colour")
+    frames = pytest.importorskip("vr_trt.runtime.frames")
+    pixel = frames.PixelFormat(
+        bits=bits, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
+    )
+    clip = pixels.Clip(source=(2, 2), out=(2, 2), frames=1, bits=bits)
+    for given, wanted in (
+        (clip.from_rgb, colour.from_rgb(pixel)),
+        (clip.to_rgb, colour.to_rgb(pixel)),
+        (clip.limits, colour.limits(pixel)),
+    ):
+        np.testing.assert_allclose(given, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_operations_of_a_convolution() -> None:
