@@ -50,12 +50,13 @@ class CudaDevice:
     def __init__(self) -> None:
         """ModelError where the driver has none or is too old, or cuda-python is missing."""
         try:
-            from cuda.bindings import runtime
+            from cuda.bindings import driver, runtime
         except ModuleNotFoundError:
             raise ModelError(
                 "cuda-python is not installed: pip install 'vr-trt[rtx]' or 'vr-trt[tensorrt]'"
             ) from None
         self._cuda: Any = runtime
+        self._driver: Any = driver
         self._done(runtime.cudaSetDevice(0))
         self._keep_freed_memory()
 
@@ -96,7 +97,7 @@ class CudaDevice:
         """The pool keeps what was freed, so that the next call's memory costs nothing."""
         pool = self._done(self._cuda.cudaDeviceGetDefaultMemPool(0))
         threshold = self._cuda.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
-        everything = self._cuda.cuuint64_t(np.iinfo(np.uint64).max)
+        everything = self._driver.cuuint64_t(np.iinfo(np.uint64).max)
         self._done(self._cuda.cudaMemPoolSetAttribute(pool, threshold, everything))
 
     def _done(self, answer: Sequence[Any]) -> Any:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 from vr_trt.errors import InterruptedRun, ModelError
 from vr_trt.runtime.session import Session, call, host_floats
 from vr_trt.runtime.triton_session import DeviceTensor, TritonSession
