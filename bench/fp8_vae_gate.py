@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vr_trt.bench.clip_windows import ClipWindow, clip_windows
 from vr_trt.bench.machine import describe
-from vr_trt.errors import VrTrtError
+from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.export.causal import Stream
 from vr_trt.export.fold_vae import fold_decoder
 from vr_trt.export.fp8_vae import Coder, fp8_layers, observe, quantise_coder
@@ -35,7 +35,12 @@ SEEDS = 0, 1
 
 
 def judge(windows: list[ClipWindow], model: Model) -> dict[str, Any]:
-    """PSNR of the decoder's variants against fp32, for every window but the first."""
+    """PSNR of the decoder's variants against fp32, for every window but the first.
+
+    UsageError if there is only one.
+    """
+    if len(windows) < 2:
+        raise UsageError("one window to calibrate on and none to judge: give a longer clip")
     files = find_model_files("nano")
     wide = fold_decoder(files.vae, files.load_vae(), VIDEO)
     restored = [[_restored(model, window, seed) for seed in SEEDS] for window in windows]
@@ -50,7 +55,7 @@ def judge(windows: list[ClipWindow], model: Model) -> dict[str, Any]:
         }
         psnr = {name: _psnr(x, frames) for name, x in found.items()}
         rows.append({"clip": window.clip, "first_latent": window.first, "psnr": psnr})
-    passed = bool(rows) and all(row["psnr"]["fp8"] > row["psnr"]["other_seed"] for row in rows)
+    passed = all(row["psnr"]["fp8"] > row["psnr"]["other_seed"] for row in rows)
     layers = len(fp8_layers(wide))
     return {"model": "nano", "passed": passed, "quantised_layers": layers, "windows": rows}
 

@@ -23,8 +23,9 @@ from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
 from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
-from vr_trt.kernels.conv3d import conv3d, conv_moments
+from vr_trt.kernels.conv3d import conv3d
 from vr_trt.kernels.conv_layer import Extras, PackedConv, Prologue, bordered, inside
+from vr_trt.kernels.conv_sizes import conv_moments
 from vr_trt.kernels.frame_attention import frame_attention
 from vr_trt.kernels.group_norm import Moments, activate, scale_shift
 

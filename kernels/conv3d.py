@@ -22,7 +22,11 @@ per byte with 128 x 128, 85 with 256 x 128, which at 7 TB/s of L2 allows 600 TFL
 bytes of accumulators are half the register file, so there is one block of 8 warps on each
 multiprocessor and its 227 KB hold four steps of K = 64 (48 KB each) in flight.
 
-In this order: what it computes, in plain PyTorch; the Triton kernel; its launch from Python.
+**fp8.** E4M3 halves every step's bytes, so a step has 128 elements of K. While it adds products of
+E4M3, sm_90 keeps fewer bits than fp32 has (reported elsewhere: about 14); sums in full after every
+step would want the accumulators' registers twice.
+
+In this order: the plain reference; the kernel; its launch.
 """
 
 from collections.abc import Mapping
@@ -31,16 +35,23 @@ from typing import TYPE_CHECKING, Any
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, inside, unpack
-from vr_trt.kernels.group_norm import Moments, activate_reference, empty_moments
-from vr_trt.kernels.tuning import tuned
+from vr_trt.kernels.conv_layer import (
+    PLAIN,
+    Extras,
+    PackedConv,
+    Prologue,
+    check_call,
+    inside,
+    unpack,
+)
+from vr_trt.kernels.conv_sizes import conv_tiles, tuned_sizes
+from vr_trt.kernels.group_norm import activate_reference
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 _COPY_ENGINE = 90  # the first chip that fetches tiles by descriptor
-_INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2}  # for tests on the CPU
 
 
 def conv3d_reference(
@@ -184,10 +195,7 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
                 else:
                     b = tl.load(weight + at_b, (c + k < C)[None, :] & (n < N)[:, None], other=0.0)
             if NORM:
-                scale = tl.load(table + frame * 2 * C + c + k, c + k < C, other=0.0)
-                shift = tl.load(table + frame * 2 * C + C + c + k, c + k < C, other=0.0)
-                z = a.to(tl.float32) * scale[None, :] + shift[None, :]
-                z = z * tl.sigmoid(z) if NORM == 2 else z
+                z = _normed(a, table + frame * 2 * C, c + k, C, NORM == 2)
                 # Zero is put around the activated picture, not around the raw one.
                 seen = _inside(row + dh, column + dw, height, width)
                 a = tl.where(seen[:, None], z, 0.0).to(a.dtype)
@@ -223,14 +231,29 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
             part += tl.load(residual + at, stored, other=0.0).to(tl.float32)
         out = part.to(y.dtype.element_ty)
         tl.store(y + at, out, stored)
-        if MOMENTS:  # of what was stored, around the tile's own mean: safe in fp32
-            value = tl.where(kept[:, None], out.to(tl.float32), 0.0)
-            mean = tl.sum(value, 0) / tl.maximum(tl.sum(kept.to(tl.float32), 0), 1.0)
-            away = tl.where(kept[:, None], value - mean[None, :], 0.0)
-            tl.store(moments + slot * 2 * N + n, mean, n < N)
-            tl.store(moments + slot * 2 * N + N + n, tl.sum(away * away, 0), n < N)
+        if MOMENTS:
+            _leave_moments(out, kept, moments + slot * 2 * N, n, N)
     if MOMENTS:
         tl.store(counts + slot, tl.sum(kept.to(tl.float32), 0))
+
+
+@triton.jit
+def _normed(a, table, c, C, SILU: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Group norm of raw pixels, their channels being `c`, and SiLU; fp32."""
+    scale = tl.load(table + c, c < C, other=0.0)
+    shift = tl.load(table + C + c, c < C, other=0.0)
+    z = a.to(tl.float32) * scale[None, :] + shift[None, :]
+    return z * tl.sigmoid(z) if SILU else z
+
+
+@triton.jit
+def _leave_moments(out, kept, moments, n, N):  # type: ignore[no-untyped-def]
+    """Moments of what was stored, taken around the tile's own mean: safe in fp32."""
+    value = tl.where(kept[:, None], out.to(tl.float32), 0.0)
+    mean = tl.sum(value, 0) / tl.maximum(tl.sum(kept.to(tl.float32), 0), 1.0)
+    away = tl.where(kept[:, None], value - mean[None, :], 0.0)
+    tl.store(moments + n, mean, n < N)
+    tl.store(moments + N + n, tl.sum(away * away, 0), n < N)
 
 
 @triton.jit
@@ -270,19 +293,20 @@ def conv3d(
     """
     lead = extras.lead_of(conv)
     form, T, height, width = conv.form, len(x), x.shape[1] - 2, x.shape[2] - 2
-    _check(x, conv, out, extras)
     sizes = dict(sizes or tuned_sizes(x, conv, extras))
+    tiles = conv_tiles(conv, height, width, sizes)
+    check_call(x, conv, out, extras)
+    if extras.moments is not None and extras.moments.counts.shape != (len(out), tiles):
+        raise ValueError(f"conv3d leaves moments of {len(out)} frames in {tiles} tiles each")
     rows, columns = form.grid(height, width)
     frames = form.frames(T, lead)
-    block_n = sizes["BLOCK_N"]
     grid = (
-        conv_tiles(conv, height, width, sizes) // form.up**2
-        * frames * form.phases * triton.cdiv(conv.outputs, block_n),
+        tiles // form.up**2
+        * frames * form.phases * triton.cdiv(conv.outputs, sizes["BLOCK_N"]),
     )  # fmt: skip
-    tables, moments = extras.prologue, extras.moments
+    tables, moments, unused = extras.prologue, extras.moments, conv.bias
     descriptors = uses_descriptors(x, conv)
     past = x if extras.past is None else extras.past
-    unused = conv.bias
     conv3d_kernel[grid](
         *_sources(x, past, conv, sizes if descriptors else None),
         conv.bias,
@@ -314,45 +338,6 @@ def conv_constants(conv: PackedConv, extras: Extras) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def conv_moments(
-    x: "Tensor", conv: PackedConv, frames: int, sizes: Mapping[str, int] | None = None
-) -> Moments:
-    """Room for the moments of `frames` frames of `conv`'s output of pictures like x."""
-    sizes = sizes or tuned_sizes(x, conv, PLAIN)
-    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
-    return empty_moments(frames, tiles, conv.outputs, conv.bias)
-
-
-def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:
-    """Tiles of one frame of the output, each phase's by themselves."""
-    rows, columns = conv.form.grid(height, width)
-    run = columns if conv.form.stride > 1 else width + 2
-    return triton.cdiv(rows * run, sizes["BLOCK_M"]) * conv.form.up**2
-
-
-def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
-    """Block sizes, warps and stages for the chip that `x` lies on."""
-    import torch
-
-    if x.device.type != "cuda":
-        return dict(_INTERPRETED)
-    major, minor = torch.cuda.get_device_capability(x.device)
-    return sizes_for(10 * major + minor, conv, extras)
-
-
-def sizes_for(chip: int, conv: PackedConv, extras: Extras) -> dict[str, int]:
-    """Block sizes, warps and stages for compute capability `chip` as 89."""
-    outputs = min(256, max(16, triton.next_power_of_2(conv.outputs)))
-    sizes = tuned(
-        "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
-        prologue=int(extras.prologue is not None),
-    )  # fmt: skip
-    least = 32 // min(conv.weight.element_size(), 2)  # of a tensor core's step
-    widest = max(least, triton.next_power_of_2(conv.channels))
-    sizes["BLOCK_K"] = min(sizes["BLOCK_K"], widest)
-    return sizes
-
-
 def uses_descriptors(x: "Tensor", conv: PackedConv) -> bool:
     """Whether the copy engine may fetch the tiles: runs of pixels only, and not before sm_90."""
     import torch
@@ -376,28 +361,3 @@ def _sources(
         TensorDescriptor.from_tensor(past.flatten(0, 2), pixels),
         TensorDescriptor.from_tensor(conv.weight, [sizes["BLOCK_N"], sizes["BLOCK_K"]]),
     )
-
-
-def _check(x: "Tensor", conv: PackedConv, out: "Tensor", extras: Extras) -> None:
-    """TypeError or ValueError for tensors that the kernel would read wrongly."""
-    lead = extras.lead_of(conv)
-    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
-    if x.dtype != conv.weight.dtype:
-        raise TypeError(f"conv3d: pictures are {x.dtype}, weights {conv.weight.dtype}")
-    if x.ndim != 4 or x.shape[3] != conv.channels or not x.is_contiguous():
-        raise ValueError(f"conv3d takes [T, H + 2, W + 2, {conv.channels}], not {tuple(x.shape)}")
-    if out.shape != (*wanted, conv.outputs) or out.stride(3) != 1:
-        raise ValueError(f"conv3d gives {(*wanted, conv.outputs)}, not {tuple(out.shape)}")
-    if x.shape[1:].numel() >= 2**31 or out.stride(0) >= 2**31:
-        raise ValueError(f"a frame of 2^31 elements or more: {tuple(x.shape)}, {tuple(out.shape)}")
-    past, residual, tables = extras.past, extras.residual, extras.prologue
-    if past is not None and (past.shape[1:] != x.shape[1:] or not past.is_contiguous()):
-        raise ValueError(f"the past {tuple(past.shape)} is not like {tuple(x.shape)}")
-    if past is not None and past.dtype != x.dtype:
-        raise TypeError(f"the past is {past.dtype}, the present {x.dtype}")
-    if residual is not None and (residual.shape, residual.stride(), residual.dtype) != (
-        out.shape, out.stride(), out.dtype,
-    ):  # fmt: skip
-        raise ValueError(f"the residual {tuple(residual.shape)} lies unlike the output")
-    if tables is not None and past is not None and tables.past is None:
-        raise ValueError("the past of a convolution with a prologue wants scale and shift too")

@@ -119,6 +119,31 @@ def inside(x: "Tensor") -> "Tensor":  # [F, H + 2, W + 2, C] -> [F, H, W, C]
     return x[:, 1:-1, 1:-1]
 
 
+def check_call(x: "Tensor", conv: PackedConv, out: "Tensor", extras: Extras) -> None:
+    """TypeError or ValueError for tensors that the kernel of `conv3d` would read wrongly."""
+    lead = extras.lead_of(conv)
+    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
+    if x.dtype != conv.weight.dtype:
+        raise TypeError(f"conv3d: pictures are {x.dtype}, weights {conv.weight.dtype}")
+    if x.ndim != 4 or x.shape[3] != conv.channels or not x.is_contiguous():
+        raise ValueError(f"conv3d takes [T, H + 2, W + 2, {conv.channels}], not {tuple(x.shape)}")
+    if out.shape != (*wanted, conv.outputs) or out.stride(3) != 1:
+        raise ValueError(f"conv3d gives {(*wanted, conv.outputs)}, not {tuple(out.shape)}")
+    if x.shape[1:].numel() >= 2**31 or out.stride(0) >= 2**31:
+        raise ValueError(f"a frame of 2^31 elements or more: {tuple(x.shape)}, {tuple(out.shape)}")
+    past, residual, tables = extras.past, extras.residual, extras.prologue
+    if past is not None and (past.shape[1:] != x.shape[1:] or not past.is_contiguous()):
+        raise ValueError(f"the past {tuple(past.shape)} is not like {tuple(x.shape)}")
+    if past is not None and past.dtype != x.dtype:
+        raise TypeError(f"the past is {past.dtype}, the present {x.dtype}")
+    if residual is not None and (residual.shape, residual.stride(), residual.dtype) != (
+        out.shape, out.stride(), out.dtype,
+    ):  # fmt: skip
+        raise ValueError(f"the residual {tuple(residual.shape)} lies unlike the output")
+    if tables is not None and past is not None and tables.past is None:
+        raise ValueError("the past of a convolution with a prologue wants scale and shift too")
+
+
 def pack_conv(
     weight: "Tensor",  # [PHASES N, C, taps, kernel, kernel]
     bias: "Tensor",  # [PHASES N]

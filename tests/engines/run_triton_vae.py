@@ -16,7 +16,7 @@ from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.fp8_vae import Coder, observe, quantise_coder
 from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import IMAGE, VIDEO, Form
-from vr_trt.kernels import conv3d, group_norm
+from vr_trt.kernels import conv_sizes, group_norm
 from vr_trt.runtime.session import call
 from vr_trt.runtime.triton_session import DeviceTensor, TritonSession
 
@@ -68,7 +68,7 @@ def _size(x: Tensor) -> tuple[int, int, int]:
 @pytest.fixture(autouse=True)
 def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes as long for a large block as for a small one."""
-    monkeypatch.setattr(conv3d, "_INTERPRETED", {**conv3d._INTERPRETED, "BLOCK_M": 512})
+    monkeypatch.setattr(conv_sizes, "_INTERPRETED", {**conv_sizes._INTERPRETED, "BLOCK_M": 512})
     monkeypatch.setattr(group_norm, "_PIXELS", 512)
 
 

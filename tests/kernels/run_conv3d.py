@@ -1,13 +1,15 @@
 """The convolution against its plain reference; run by test_conv3d, see `tests.kernel_runs`."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
 
 from vr_trt.kernels import conv3d as module
-from vr_trt.kernels.conv3d import conv3d, conv3d_reference, conv_moments
+from vr_trt.kernels.conv3d import conv3d, conv3d_reference
 from vr_trt.kernels.conv_layer import (
     ConvForm,
     Extras,
@@ -19,6 +21,7 @@ from vr_trt.kernels.conv_layer import (
     pack_sub_pixel,
     quantise,
 )
+from vr_trt.kernels.conv_sizes import conv_moments
 from vr_trt.kernels.group_norm import Norm, scale_shift, scale_shift_reference
 
 torch.backends.cudnn.allow_tf32 = False  # what we compare with
@@ -58,6 +61,13 @@ CASES = [
     Case(STRIDED, (4, 6, 14), (16, 24), past=1),
     Case(POINT, (2, 9, 8), (40, 72)),
 ]
+
+
+def every(cases: list[Any], halves: list[Any]) -> Iterator[tuple[Any, torch.dtype]]:
+    """Cases by precision: on a GPU all of both; in the interpreter, which is slow, some in fp16."""
+    for dtype in DOT_FLOATS:
+        few = DEVICE == "cpu" and dtype == torch.float16
+        yield from ((case, dtype) for case in (halves if few else cases))
 
 
 def numbers(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,8 +114,7 @@ def check(x: torch.Tensor, conv: PackedConv, extras: Extras, dtype: torch.dtype)
     assert room[:, 0].isnan().all() and room[:, :, -1].isnan().all()
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), [*every(CASES, CASES[2:4])], ids=str)
 def test_kernel_equals_reference(case: Case, dtype: torch.dtype) -> None:
     check(*problem(case, dtype), dtype)
 
@@ -116,33 +125,32 @@ def sub_pixel(width: int, frames: int, taps: int, *, edge: bool, dtype: torch.dt
     return pack_sub_pixel(weight, numbers(width, seed=6).repeat(4 * frames), width, dtype)
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
-@pytest.mark.parametrize(
-    ("frames", "taps", "size", "past", "lead"),
-    [
-        (1, 1, (1, 5, 7), None, 0),  # a shot's first frame
-        (2, 2, (2, 1, 1), None, 0),  # its second
-        (2, 2, (3, 6, 5), 1, None),  # time doubled
-        (1, 3, (2, 3, 11), 2, None),  # time kept
-        (1, 3, (3, 4, 4), None, None),
-    ],
-)
-def test_sub_pixel(
-    frames: int, taps: int, size: Size, past: int | None, lead: int | None, dtype: torch.dtype
-) -> None:
+SUB_PIXELS = [  # frames, taps, size, past, lead
+    (1, 1, (1, 5, 7), None, 0),  # a shot's first frame
+    (2, 2, (2, 1, 1), None, 0),  # its second
+    (2, 2, (3, 6, 5), 1, None),  # time doubled
+    (1, 3, (2, 3, 11), 2, None),  # time kept
+    (1, 3, (2, 4, 4), None, None),
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), [*every(SUB_PIXELS, SUB_PIXELS[:1])], ids=str)
+def test_sub_pixel(case: tuple[int, int, Size, int | None, int | None], dtype: torch.dtype) -> None:
+    frames, taps, size, past, lead = case
     conv = sub_pixel(24, frames, taps, edge=True, dtype=dtype)
     x = pictures(size[0], size, conv.channels, 7, dtype)
     before = None if past is None else pictures(past, size, conv.channels, 8, dtype)
     check(x, conv, Extras(past=before, lead=lead), dtype)
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
-@pytest.mark.parametrize(
-    ("case", "silu"), [(CASES[2], True), (CASES[10], True), (CASES[11], False)], ids=str
-)
-def test_prologue_and_residual(case: Case, silu: bool, dtype: torch.dtype) -> None:
+PROLOGUES = [(CASES[2], True), (CASES[10], True), (CASES[11], False)]
+
+
+@pytest.mark.parametrize(("case", "dtype"), [*every(PROLOGUES, PROLOGUES[2:])], ids=str)
+def test_prologue_and_residual(case: tuple[Case, bool], dtype: torch.dtype) -> None:
     """Zero is put around the activated picture: the border may hold anything."""
-    x, conv, extras = problem(case, dtype)
+    (problem_case, silu) = case
+    x, conv, extras = problem(problem_case, dtype)
     norm = Prologue(
         scale_shift=numbers(len(x), 2, conv.channels, seed=9),
         past=None if extras.past is None else numbers(len(extras.past), 2, conv.channels, seed=10),

@@ -23,6 +23,8 @@ from vr_trt.kernels.group_norm import (
 )
 from vr_trt.kernels.tuning import CHIPS
 
+QUICK = (86, 90)  # the others are tested by `make test-all`
+CHIPS_QUICKLY = [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS]
 RUNS = Path(__file__).with_name("run_group_norm.py")
 
 
@@ -74,7 +76,7 @@ SIGNATURES: dict[Any, tuple[dict[str, str], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("chip", CHIPS_QUICKLY)
 @pytest.mark.parametrize("kernel", SIGNATURES, ids=lambda kernel: kernel.__name__)
 def test_what_they_become_on_every_chip(kernel: Any, chip: int) -> None:
     signature, constants = SIGNATURES[kernel]

@@ -1,0 +1,54 @@
+"""How a convolution is cut into tiles: the tuned sizes of its call, and the moments it leaves."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import triton
+
+from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv
+from vr_trt.kernels.group_norm import Moments, empty_moments
+from vr_trt.kernels.tuning import tuned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2}  # for tests on the CPU
+
+
+def conv_moments(
+    x: "Tensor", conv: PackedConv, frames: int, sizes: Mapping[str, int] | None = None
+) -> Moments:
+    """Room for the moments of `frames` frames of `conv`'s output of pictures like x."""
+    sizes = sizes or tuned_sizes(x, conv, PLAIN)
+    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
+    return empty_moments(frames, tiles, conv.outputs, conv.bias)
+
+
+def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:
+    """Tiles of one frame of the output, each phase's by themselves."""
+    rows, columns = conv.form.grid(height, width)
+    run = columns if conv.form.stride > 1 else width + 2
+    return triton.cdiv(rows * run, sizes["BLOCK_M"]) * conv.form.up**2
+
+
+def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
+    """Block sizes, warps and stages for the chip that `x` lies on."""
+    import torch
+
+    if x.device.type != "cuda":
+        return dict(_INTERPRETED)
+    major, minor = torch.cuda.get_device_capability(x.device)
+    return sizes_for(10 * major + minor, conv, extras)
+
+
+def sizes_for(chip: int, conv: PackedConv, extras: Extras) -> dict[str, int]:
+    """Block sizes, warps and stages for compute capability `chip` as 89."""
+    outputs = min(256, max(16, triton.next_power_of_2(conv.outputs)))
+    sizes = tuned(
+        "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
+        prologue=int(extras.prologue is not None),
+    )  # fmt: skip
+    least = 32 // min(conv.weight.element_size(), 2)  # of a tensor core's step
+    widest = max(least, triton.next_power_of_2(conv.channels))
+    sizes["BLOCK_K"] = min(sizes["BLOCK_K"], widest)
+    return sizes
