@@ -146,8 +146,11 @@ def _table(
 
 def _sample(window: ClipWindow) -> Sample:
     latent = torch.from_numpy(window.latents)
-    frames, height, width = latent.shape[2:]
-    noises = [window_noise(s, window.first, frames, height, width) for s in (SEED, OTHER_SEED)]
+    _, channels, frames, *sides = latent.shape
+    noises = [
+        window_noise(seed, window.first, frames, (sides[0], sides[1]), channels)
+        for seed in (SEED, OTHER_SEED)
+    ]
     return Sample(latent, *map(torch.from_numpy, noises))
 
 

@@ -30,9 +30,9 @@ CALLS = 3  # the start and two steps: from the second on, two states are held
 def measure(folder: Path, stage: str, width: int, height: int) -> tuple[int, int]:
     """Peak bytes of this process after running `stage`, and bytes of the state it keeps."""
     model = Model(folder)
-    latent = (height // 8, width // 8)
+    latent, channels = (height // 8, width // 8), model.manifest.latent_channels
     if stage == "generator":
-        GeneratorStage(model, 0).restore(0, np.zeros((1, 16, LATENTS, *latent), np.float32))
+        GeneratorStage(model, 0).restore(0, np.zeros((1, channels, LATENTS, *latent), np.float32))
         return _peak(), 0
     if stage == "image":
         picture = EncodeStream(model, StatePool()).image(
@@ -48,7 +48,7 @@ def measure(folder: Path, stage: str, width: int, height: int) -> tuple[int, int
             stream.push(np.zeros((1, 3, frames, height, width), np.float32))
         else:
             latents = 1 if call else START_LATENTS
-            stream.push(np.zeros((1, 16, latents, *latent), np.float32))
+            stream.push(np.zeros((1, channels, latents, *latent), np.float32))
     return _peak(), stream.state_bytes
 
 

@@ -155,10 +155,14 @@ GENERATOR_3B = generator_3b_style(
     width=2560, heads=20, head_width=128, layers=32, text_width=5120, shared_from=10
 )
 GENERATOR_7B = generator_7b_style(width=3072, heads=24, head_width=128, layers=36, text_width=5120)
-# The width has room for a patch's noise (64) and its latent (64) side by side.
+# Small widths throw pictures away if the latent is as narrow as the published VAE's: nano's has
+# 48 channels. The generator's width has room for a patch of them (192) and for 63 features.
+NANO_LATENT_CHANNELS = 48
 GENERATOR_NANO = replace(
-    generator_3b_style(width=144, heads=3, head_width=32, layers=4, text_width=64, shared_from=1),
-    mlp_width=256,
+    generator_3b_style(width=256, heads=3, head_width=32, layers=2, text_width=64, shared_from=1),
+    mlp_width=128,
+    vid_in_channels=2 * NANO_LATENT_CHANNELS + 1,
+    vid_out_channels=NANO_LATENT_CHANNELS,
 )
 
 
@@ -181,7 +185,13 @@ class VaeConfig:
 
 
 VAE = VaeConfig()
-VAE_NANO = VaeConfig(channels=(16, 32, 48, 48), encoder_resnets=1, decoder_resnets=2, groups=2)
+VAE_NANO = VaeConfig(
+    channels=(16, 32, 52, 52),
+    encoder_resnets=1,
+    decoder_resnets=1,
+    groups=2,
+    latent_channels=NANO_LATENT_CHANNELS,
+)
 
 
 def vae_from_reference(params: dict[str, Any]) -> VaeConfig:

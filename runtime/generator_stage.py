@@ -23,13 +23,13 @@ class GeneratorStage:
         self._tables: dict[tuple[int, int, int], dict[str, Array]] = {}
 
     def restore(self, start: int, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Latents start … of a shot, [1, 16, T, h, w], restored."""
-        _, _, frames, height, width = latents.shape
+        """Latents start … of a shot, [1, C, T, h, w], restored."""
+        _, channels, frames, height, width = latents.shape
         # Graphs of one size have a generator of their own for a picture's single latent.
         picture = frames == 1 and "generator_image" in self._model.manifest.stages
         stage = "generator_image" if picture else "generator"
         session = self._model.session(stage)
-        noise = window_noise(self._seed, start, frames, height, width)
+        noise = window_noise(self._seed, start, frames, (height, width), channels)
         inputs: dict[str, Array | Tensor] = {"noise": noise, "latent": latents}
         if "plain.index" in session.inputs:
             inputs |= self._tables_of((frames, height // PATCH, width // PATCH))

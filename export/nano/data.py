@@ -200,8 +200,11 @@ def _camera(rng: Rng, frames: int, speed: float) -> torch.Tensor:  # [T, 2, 3], 
     return torch.from_numpy(views)
 
 
-def _film(picture: torch.Tensor, views: torch.Tensor, size: int) -> torch.Tensor:  # [T, C, H, W]
-    """The picture seen through `views`; the frame is the middle of the picture at scale one."""
+def film(picture: torch.Tensor, views: torch.Tensor, size: int) -> torch.Tensor:
+    """[T, C, size, size]: a square picture seen through `views` [T, 2, 3].
+
+    At scale one the frame is the middle of the picture.
+    """
     share = size / picture.shape[-1]
     views = views.clone()
     views[:, :, :2] *= share
@@ -217,7 +220,7 @@ def make_clip(rng: Rng, split: Split, frames: int, size: int) -> Clip:
     canvas = size + size // 2
     still = rng.random() < 0.15
     speed = 0.0 if still else math.exp(rng.uniform(math.log(0.1), math.log(3.0)))
-    film = _film(_picture(rng, split, canvas, canvas), _camera(rng, frames, speed), size)
+    scene = film(_picture(rng, split, canvas, canvas), _camera(rng, frames, speed), size)
     if rng.random() < 0.4:
         front = _picture(rng, split, canvas, canvas)
         blob = F.interpolate(
@@ -226,8 +229,8 @@ def make_clip(rng: Rng, split: Split, frames: int, size: int) -> Clip:
             mode="bicubic",
         )[0]
         mask = torch.sigmoid((blob - 0.4) * canvas / 4)
-        layer = _film(torch.cat([front, mask]), _camera(rng, frames, max(speed, 0.5)), size)
+        layer = film(torch.cat([front, mask]), _camera(rng, frames, max(speed, 0.5)), size)
         cover = layer[:, 3:].clamp(0, 1)
-        film = film * (1 - cover) + layer[:, :3] * cover
-    levels = (film.clamp(0, 1) * 255).round().to(torch.uint8)
+        scene = scene * (1 - cover) + layer[:, :3] * cover
+    levels = (scene.clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())

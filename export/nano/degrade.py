@@ -69,10 +69,28 @@ def _add_noise(frames: torch.Tensor, how: Degradation) -> torch.Tensor:  # [T, 3
     return frames + how.noise * torch.from_numpy(grain) + how.chroma_noise * blotches
 
 
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """An encoder of FFmpeg's, its pixel format and its options."""
+
+    name: str
+    pix_fmt: str
+    options: dict[str, str]
+
+
 def compress(clip: Clip, codec: str, quality: int) -> Clip:
     """The clip after one real encode and decode (4:2:0); `none` gives it back."""
     if codec == "none":
         return clip
+    if codec == "h264":
+        how = Codec(codec, "yuv420p", {"crf": str(quality), "preset": "veryfast"})
+    else:
+        how = Codec(codec, "yuvj420p", {"qmin": str(quality), "qmax": str(quality)})
+    return encode_and_decode(clip, how)
+
+
+def encode_and_decode(clip: Clip, codec: Codec) -> Clip:
+    """The clip after one encode and decode by one thread."""
     buffer = io.BytesIO()
     rows, columns = clip.shape[1:3]
     # Whole macroblocks, and some of them: x264's answer to tiny pictures differs from run to run.
@@ -80,15 +98,11 @@ def compress(clip: Clip, codec: str, quality: int) -> Clip:
     clip = np.pad(clip, ((0, 0), (0, below), (0, right), (0, 0)), mode="edge")
     height, width = clip.shape[1:3]
     with av.open(buffer, "w", format="matroska") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec.name, rate=25)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = width, height
-        if codec == "h264":
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
-        else:
-            stream.pix_fmt = "yuvj420p"
-            stream.options = {"qmin": str(quality), "qmax": str(quality), "threads": "1"}
+        stream.pix_fmt = codec.pix_fmt
+        stream.options = {**codec.options, "threads": "1"}
         for frame in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
@@ -107,13 +121,14 @@ def degrade(clip: Clip, how: Degradation) -> Clip:
     if small != size:
         frames = F.interpolate(frames, small, mode="bicubic", antialias=True)
     frames = _add_noise(frames, how)
-    stored = compress(_to_levels(frames), how.codec, how.quality)
+    stored = compress(to_levels(frames), how.codec, how.quality)
     if small == size:
         return stored
     frames = torch.from_numpy(stored).permute(0, 3, 1, 2).float() / 255
-    return _to_levels(F.interpolate(frames, tuple(size), mode="bicubic", antialias=True))
+    return to_levels(F.interpolate(frames, tuple(size), mode="bicubic", antialias=True))
 
 
-def _to_levels(frames: torch.Tensor) -> Clip:  # [T, 3, H, W] in 0..1 -> uint8 [T, H, W, 3]
+def to_levels(frames: torch.Tensor) -> Clip:
+    """[T, 3, H, W] in 0..1 to uint8 [T, H, W, 3]."""
     levels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())

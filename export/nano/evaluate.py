@@ -1,31 +1,44 @@
-"""How well nano does on held-out clips: PSNR and SSIM of reconstruction, restoration and input.
+"""How well nano does on held-out clips: PSNR, SSIM and flicker of restoration, input and others.
 
     python -m vr_trt.export.nano.evaluate --weights export/nano/weights --work FOLDER [--json FILE]
 
-The held-out clips have other pictures than training, degraded by the same kinds of things. The
-bicubic input is what the tool would give without a network; restored is after the wavelet colour
-correction, as the tool does it.
+`held-out` clips have other pictures than training, and motions and damage that are drawn anew in
+the same ways; `other damage` has ways that training never draws as well. The bicubic input is what
+the tool would give without a network; sharpened is that, frame by frame; restored is after the
+wavelet colour correction, as the tool does it; reconstructed is the sharp clip through the VAE.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vr_trt.export.config import GENERATOR_NANO, VAE_NANO
+from vr_trt.export.nano.data import Clip
+from vr_trt.export.nano.network import Restoration, recoloured
+from vr_trt.export.nano.other_damage import damage, make_other_clip
 from vr_trt.export.nano.pool import PoolSpec, open_pool
-from vr_trt.export.nano.train_generator import Restoration
-from vr_trt.export.nano.train_together import recoloured
+from vr_trt.export.nano.scores import Pictures, flicker, likeness, motion, sharpened
 from vr_trt.export.vae import VideoVae, split_moments
 
-Pictures = NDArray[np.float32]  # [T, H, W, 3] in 0..1
 HELD_OUT = PoolSpec(seed=3, split="held-out", clips=32, frames=9, size=192)
+OTHER_SEED = 4
+Table = dict[str, dict[str, float]]  # way -> measure -> value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Set:
+    """Some pairs of a kind; `size` in pixels."""
+
+    name: str
+    clips: int
+    size: int
 
 
 def load_nano(folder: Path) -> tuple[VideoVae, Restoration]:
@@ -39,6 +52,11 @@ def load_nano(folder: Path) -> tuple[VideoVae, Restoration]:
     with torch.no_grad():
         restoration.text.copy_(text)
     return vae.eval(), restoration.eval()
+
+
+def to_tensor(clip: Clip) -> Tensor:
+    """uint8 [T, H, W, 3] to [1, 3, T, H, W] in -1..1."""
+    return torch.from_numpy(clip.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
 def to_pictures(x: Tensor) -> Pictures:  # [1, 3, T, H, W] in -1..1
@@ -63,48 +81,47 @@ def reconstruct(vae: VideoVae, x: Tensor) -> Tensor:
         return vae.decode(split_moments(vae.encode(x))[0])
 
 
-def scores(ours: Pictures, sharp: Pictures) -> tuple[float, float]:
-    """PSNR in dB and SSIM of a clip, each the mean over its frames."""
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+def pairs(which: Set, work: Path) -> Iterator[tuple[Clip, Clip]]:
+    """Sharp and degraded clips uint8 [9, size, size, 3] of a set."""
+    if which.name == "held-out":
+        pool = open_pool(work / "evaluation", HELD_OUT)
+        yield from zip(pool.sharp[: which.clips], pool.degraded[: which.clips], strict=True)
+        return
+    for index in range(which.clips):
+        rng = np.random.default_rng((OTHER_SEED, which.size, index))
+        sharp = make_other_clip(rng, HELD_OUT.frames, which.size)
+        yield sharp, damage(rng, sharp, index)
 
-    psnrs, ssims = [], []
-    for frame, truth in zip(ours, sharp, strict=True):
-        psnr = peak_signal_noise_ratio(truth, frame, data_range=1.0)
-        ssim = structural_similarity(truth, frame, channel_axis=2, data_range=1.0)
-        psnrs.append(min(60.0, psnr))
-        ssims.append(ssim)
-    return float(np.mean(psnrs)), float(np.mean(ssims))
 
-
-def evaluate(folder: Path, work: Path, clips: int) -> dict[str, dict[str, float]]:
-    """Mean and median scores over `clips` held-out clips, by what is compared to the sharp clip."""
+def evaluate(folder: Path, work: Path, which: Set) -> Table:
+    """Mean and median scores over a set, by what is compared to the sharp clip."""
     vae, restoration = load_nano(folder)
-    pool = open_pool(work / "evaluation", HELD_OUT)
-    found: dict[str, list[tuple[float, float]]] = {}
-    for index in range(clips):
-        sharp, degraded = (
-            torch.from_numpy(side[index].copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-            for side in (pool.sharp, pool.degraded)
-        )
-        ways: dict[str, Callable[[], Tensor]] = {
-            "bicubic input": lambda degraded=degraded: degraded,  # type: ignore[misc]
-            "restored": lambda degraded=degraded, index=index: restore(  # type: ignore[misc]
-                vae, restoration, degraded, index
-            ),
-            "reconstructed": lambda sharp=sharp: reconstruct(vae, sharp),  # type: ignore[misc]
-            "reconstructed picture": lambda sharp=sharp: reconstruct(vae, sharp[:, :, :1]),  # type: ignore[misc]
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for index, (sharp, degraded) in enumerate(pairs(which, work)):
+        x, truth = to_tensor(degraded), to_pictures(to_tensor(sharp))
+        moved = motion(truth)
+        ways = {
+            "bicubic input": to_pictures(x),
+            "sharpened input": sharpened(to_pictures(x)),
+            "restored": to_pictures(restore(vae, restoration, x, index)),
+            "reconstructed": to_pictures(reconstruct(vae, to_tensor(sharp))),
+            "reconstructed picture": to_pictures(reconstruct(vae, to_tensor(sharp[:1]))),
         }
-        truth = to_pictures(sharp)
-        for name, way in ways.items():
-            out = to_pictures(way())
-            found.setdefault(name, []).append(scores(out, truth[: len(out)]))
-    return {name: _summary(np.array(values)) for name, values in found.items()}
+        for name, out in ways.items():
+            still = len(out) == 1
+            row = (*likeness(out, truth[: len(out)]), np.nan if still else flicker(out, moved))
+            found.setdefault(name, []).append(row)
+        found.setdefault("sharp", []).append((np.nan, np.nan, flicker(truth, moved)))
+    return {name: _summary(rows) for name, rows in found.items()}
 
 
-def _summary(values: NDArray[np.float64]) -> dict[str, float]:  # [clips, 2]
-    mean, median = values.mean(0), np.median(values, axis=0)
-    pairs = {"psnr": mean[0], "ssim": mean[1], "psnr_median": median[0], "ssim_median": median[1]}
-    return {name: round(float(value), 4) for name, value in pairs.items()}
+def _summary(rows: list[tuple[float, float, float]]) -> dict[str, float]:
+    result = {}
+    for measure, values in zip(("psnr", "ssim", "flicker"), zip(*rows, strict=True), strict=True):
+        if not np.isnan(values).any():
+            result[measure] = round(float(np.mean(values)), 4)
+            result[f"{measure}_median"] = round(float(np.median(values)), 4)
+    return result
 
 
 def main() -> None:
@@ -112,15 +129,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the held-out clips")
-    parser.add_argument("--clips", type=int, default=HELD_OUT.clips)
+    parser.add_argument(
+        "--clips", type=int, default=12, help="of each set; 4 of them at 360 pixels"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result = evaluate(options.weights, options.work, options.clips)
-    for name, values in result.items():
-        print(f"{name:22} " + "  ".join(f"{key} {value:.3f}" for key, value in values.items()))
-    text = json.dumps({"clips": options.clips, "scores": result}, indent=2)
+    sets = (
+        Set(name="held-out", clips=options.clips, size=HELD_OUT.size),
+        Set(name="other damage", clips=options.clips, size=HELD_OUT.size),
+        Set(name="other damage, 360p", clips=-(-options.clips // 3), size=368),
+    )
+    result = {}
+    for which in sets:
+        table = evaluate(options.weights, options.work, which)
+        result[which.name] = {"clips": which.clips, "scores": table}
+        print(f"{which.name}, {which.clips} clips")
+        for name, values in table.items():
+            print(
+                f"  {name:22} " + "  ".join(f"{key} {value:.3f}" for key, value in values.items())
+            )
     if options.json:
-        options.json.write_text(text + "\n")
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

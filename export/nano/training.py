@@ -1,9 +1,10 @@
-"""What both trainings share: phases, the optimiser's steps, moving averages, and checkpoints.
+"""What trains: phases, the optimiser's steps, moving averages, and checkpoints.
 
 A checkpoint holds the model, the averages, the optimiser and the step, and every batch is a
 function of (seed, step), so a resumed training is bit for bit the uninterrupted one.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 AVERAGE = 0.998  # of the moving average of the weights, per step
+FULL_RATE = 100  # inputs: with more of them a weight moves by so much less, the sum by the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phase:
-    """A stretch of training on crops of one shape; the rate falls to `last_rate` along it."""
+    """A stretch of training on crops of one shape; the rate falls to `last_rate` as a cosine."""
 
     name: str
     steps: int
@@ -30,8 +32,8 @@ class Phase:
 
     def rate_at(self, step: int) -> float:
         """The learning rate at `step` of this phase, after a short warm-up."""
-        share = step / max(1, self.steps)
-        return min(1.0, (step + 1) / 100) * (self.rate + (self.last_rate - self.rate) * share)
+        share = (1 + math.cos(math.pi * step / max(1, self.steps))) / 2
+        return min(1.0, (step + 1) / 100) * (self.last_rate + (self.rate - self.last_rate) * share)
 
 
 def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int] | None:
@@ -46,14 +48,18 @@ def phase_at(phases: tuple[Phase, ...], step: int) -> tuple[Phase, int] | None:
 class Training:
     """A model under training; its moving average is what gets shipped."""
 
-    def __init__(self, model: nn.Module, *, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, *, seed: int, pace: Callable[[str, Tensor], float] = lambda *_: 1.0
+    ) -> None:
         self.model = model
         self.seed = seed
         self.step = 0
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.optimiser = torch.optim.AdamW(
-            self.trained.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        groups = [
+            {"params": [p], "share": pace(name, p) * min(1.0, FULL_RATE / p[0].numel())}
+            for name, p in self.trained.items()
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
 
     def update(self, loss: Tensor, rate: float) -> None:
@@ -62,7 +68,7 @@ class Training:
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained.values(), 1.0)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimiser.step()
         self.step += 1
         decay = min(AVERAGE, (1 + self.step) / (10 + self.step))

@@ -58,7 +58,7 @@ def test_fixed_graphs_give_the_same_numbers(graphs: Graphs, stage: str) -> None:
     tables = {}
     if stage.startswith("generator"):
         latents = 1 if stage == "generator_image" else CANVAS.latents
-        assert inputs["latent"].shape == (1, 16, latents, 12, 20)
+        assert inputs["latent"].shape == (1, 48, latents, 12, 20)
         tables = any_size_tables((latents, 6, 10), 8, 32, "language")
         original = "generator"
     expected = run(NANO / f"{original}.onnx", {**inputs, **tables})
@@ -112,5 +112,5 @@ def test_another_precision_is_exported(tmp_path: Path) -> None:
     graphs = find_graphs(request, lambda moment: heard.append(moment.doing), tmp_path)
     assert graphs.is_new and graphs.precision == "fp16" and set(graphs.files) == {*request.stages}
     assert "tracing generator" in heard
-    assert graphs.read("generator").inputs["noise"] == (1, 16, 6, 12, 20)
+    assert graphs.read("generator").inputs["noise"] == (1, 48, 6, 12, 20)
     assert not find_graphs(request, lambda moment: None, tmp_path).is_new

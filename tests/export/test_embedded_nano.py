@@ -86,8 +86,9 @@ def test_the_generator_is_that_of_pytorch() -> None:
     network = Generator(files.generator)
     network.load_state_dict(dict(files.load_generator()))
     network.float().requires_grad_(False)
-    latent = normal(3, 1, 16, 5, 46, 60)  # several windows, ragged ones among them
-    noise = window_noise(7, 0, 5, 46, 60)
+    channels = files.generator.latent_channels
+    latent = normal(3, 1, channels, 5, 46, 60)  # several windows, ragged ones among them
+    noise = window_noise(7, 0, 5, (46, 60), channels)
     ours = GeneratorStage(Model(SHIPPED), 7).restore(0, latent)
 
     def channel_last(x: NDArray[np.float32]) -> torch.Tensor:

@@ -107,7 +107,7 @@ def test_folded_golden_cases(case: str) -> None:
 @pytest.mark.parametrize(("split", "size"), CLIPS, ids=str)
 def test_folded_clips_in_any_split(split: list[int], size: tuple[int, int], pair: Pair) -> None:
     (h, w), latents = size, sum(split)
-    z = normal(1, 16, latents, h, w, seed=latents)
+    z = normal(1, pair.config.latent_channels, latents, h, w, seed=latents)
     compare(stream(pair.decoder(VIDEO), cut(z, split, frames=False)), pair.frames(z))
     x = normal(1, 3, 4 * latents - 3, 8 * h, 8 * w, seed=latents)
     compare(stream(pair.encoder(VIDEO), cut(x, split, frames=True)), pair.latent(x))
@@ -117,7 +117,7 @@ def test_folded_clips_in_any_split(split: list[int], size: tuple[int, int], pair
 def test_folded_and_cut_by_resolution(size: tuple[int, int], pair: Pair) -> None:
     """Fine frame by frame, coarse in slices of a start and two steps."""
     h, w = size
-    x, z = normal(1, 3, 13, 8 * h, 8 * w), normal(1, 16, 4, h, w)
+    x, z = normal(1, 3, 13, 8 * h, 8 * w), normal(1, pair.config.latent_channels, 4, h, w)
     encoder, decoder = pair.encoder(VIDEO), pair.decoder(VIDEO)
     features = half_stream(encoder.fine, cut(x, [1] * 13, frames=False))
     assert features.shape[2:] == (13, 4 * h, 4 * w)
@@ -138,7 +138,7 @@ def half_stream(run: Callable[[Tensor, Stream], Tensor], parts: list[Tensor]) ->
 @pytest.mark.parametrize("size", LATENT_SIZES)
 def test_a_picture_is_a_clip_of_one_frame(size: tuple[int, int], pair: Pair) -> None:
     h, w = size
-    x, z = normal(1, 3, 1, 8 * h, 8 * w), normal(1, 16, 1, h, w)
+    x, z = normal(1, 3, 1, 8 * h, 8 * w), normal(1, pair.config.latent_channels, 1, h, w)
     encoder, decoder = pair.encoder(IMAGE), pair.decoder(IMAGE)
     compare(encoder(x, Stream()), pair.latent(x))
     compare(decoder(z, Stream()), pair.frames(z))

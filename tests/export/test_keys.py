@@ -90,7 +90,8 @@ def test_nano_vae_follows_its_own_counts() -> None:
     assert "encoder.down_blocks.0.resnets.1.norm1.weight" not in shapes
     assert "decoder.up_blocks.0.resnets.2.norm1.weight" not in shapes
     assert shapes["decoder.up_blocks.2.upsamplers.0.upscale_conv.weight"] == (128, 32, 1, 1, 1)
-    assert expected_generator(GENERATOR_NANO)["blocks.3.mlp.all.proj_in.weight"] == (256, 144)
+    assert shapes["decoder.conv_in.weight"][1] == GENERATOR_NANO.latent_channels == 48
+    assert expected_generator(GENERATOR_NANO)["blocks.1.mlp.all.proj_in.weight"] == (128, 256)
 
 
 def test_equal_keys_pass_in_any_order() -> None:

@@ -60,7 +60,10 @@ def splits(latents: int, k: int) -> list[int]:
 
 @pytest.mark.parametrize(("latents", "k"), [(2, 1), (3, 1), (4, 2), (5, 1), (5, 3), (8, 2), (8, 3)])
 def test_streamed_is_the_whole_clip(latents: int, k: int, vae: VideoVae) -> None:
-    x, z = normal(1, 3, 4 * latents - 3, 16, 24), normal(1, 16, latents, 2, 3)
+    x, z = (
+        normal(1, 3, 4 * latents - 3, 16, 24),
+        normal(1, vae.config.latent_channels, latents, 2, 3),
+    )
     moments, pictures, at = [], [], 0
     encoder: dict[str, Tensor] | None = None
     decoder: dict[str, Tensor] | None = None
@@ -81,7 +84,7 @@ def test_streamed_is_the_whole_clip(latents: int, k: int, vae: VideoVae) -> None
 
 
 def test_a_stream_may_start_with_one_frame(vae: VideoVae) -> None:
-    x, z = normal(1, 3, 9, 16, 16), normal(1, 16, 3, 2, 2)
+    x, z = normal(1, 3, 9, 16, 16), normal(1, vae.config.latent_channels, 3, 2, 2)
     first, state = vae.encode_stream(x[:, :, :1], None)
     second, _ = vae.encode_stream(x[:, :, 1:], state)
     assert relative_rms(torch.cat([first, second], 2), vae.encode(x)) <= STREAMED
@@ -94,7 +97,7 @@ def test_a_stream_may_start_with_one_frame(vae: VideoVae) -> None:
 def test_cut_by_resolution_it_is_the_same(size: tuple[int, int], vae: VideoVae) -> None:
     """The high resolutions frame by frame, the low ones in slices; their states are apart."""
     h, w = size
-    x, z = normal(1, 3, 9, 8 * h, 8 * w), normal(1, 16, 3, h, w)
+    x, z = normal(1, 3, 9, 8 * h, 8 * w), normal(1, vae.config.latent_channels, 3, h, w)
     features = stream_of(vae.encoder.fine, list(x.split(1, 2)))
     coarse = stream_of(vae.encoder.coarse, list(features.split([5, 4], 2)))
     assert relative_rms(coarse, vae.encode(x)) <= STREAMED
@@ -112,7 +115,10 @@ def stream_of(run: Callable[[Tensor, Stream], Tensor], parts: list[Tensor]) -> T
 
 
 def test_the_halves_keep_all_states_between_them(vae: VideoVae) -> None:
-    for coder, x in ((vae.encoder, normal(1, 3, 5, 16, 16)), (vae.decoder, normal(1, 16, 2, 2, 2))):
+    for coder, x in (
+        (vae.encoder, normal(1, 3, 5, 16, 16)),
+        (vae.decoder, normal(1, vae.config.latent_channels, 2, 2, 2)),
+    ):
         first, second = (
             (coder.fine, coder.coarse) if coder is vae.encoder else (coder.coarse, coder.fine)
         )
@@ -159,7 +165,7 @@ def test_later_frames_do_not_change_earlier_latents(vae: VideoVae) -> None:
 
 
 def test_later_latents_do_not_change_earlier_frames(vae: VideoVae) -> None:
-    z = normal(1, 16, 4, 2, 2)
+    z = normal(1, vae.config.latent_channels, 4, 2, 2)
     before = vae.decode(z)
     for latent in (1, 2, 3):
         changed = z.clone()
@@ -199,7 +205,7 @@ def test_the_attention_knows_one_frame_only() -> None:
 
 
 def test_the_vae_takes_a_batch(vae: VideoVae) -> None:
-    x, z = normal(2, 3, 5, 16, 16), normal(2, 16, 2, 2, 2)
+    x, z = normal(2, 3, 5, 16, 16), normal(2, vae.config.latent_channels, 2, 2, 2)
     for run, value in ((vae.encode, x), (vae.decode, z)):
         both = run(value)
         for i in range(2):

@@ -8,10 +8,16 @@ from vr_trt.runtime.noise import check_seed, latent_noise, window_noise
 
 
 def test_a_window_is_made_of_its_latents() -> None:
-    window = window_noise(7, 3, 4, 6, 5)
+    window = window_noise(7, 3, 4, (6, 5))
     assert window.shape == (1, 16, 4, 6, 5) and window.dtype == np.float32
     for i in range(4):
         np.testing.assert_array_equal(window[:, :, i : i + 1], latent_noise(7, 3 + i, 6, 5))
+
+
+def test_a_wider_latent_has_noise_of_its_width() -> None:
+    wide = window_noise(7, 3, 2, (6, 5), 48)
+    assert wide.shape == (1, 48, 2, 6, 5)
+    assert len(np.unique(wide)) == wide.size
 
 
 def test_seeds_and_latents_have_streams_of_their_own() -> None:

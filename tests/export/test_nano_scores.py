@@ -1,0 +1,49 @@
+"""nano's scores: flicker along the motion, and the clips whose damage training never draws."""
+
+import numpy as np
+
+from vr_trt.export.nano.data import make_clip, photographs
+from vr_trt.export.nano.other_damage import CODECS, damage, make_other_clip
+from vr_trt.export.nano.scores import Pictures, flicker, likeness, motion, sharpened
+
+
+def pan(frames: int = 3, size: int = 64) -> Pictures:
+    """The coffee cup under a camera that moves two pixels a frame."""
+    picture = photographs("held-out")["coffee"]
+    clip = np.stack([picture[100:, 150 + 2 * t :][:size, :size] for t in range(frames)])
+    return (clip / 255).astype(np.float32)
+
+
+def test_what_moves_with_the_picture_does_not_flicker() -> None:
+    clip = pan()
+    moved = motion(clip)
+    assert min(seen.mean() for seen in moved.seen) > 0.7
+    assert flicker(clip, moved) < 3
+    noise = np.random.default_rng(1).normal(0, 10 / 255, clip.shape).astype(np.float32)
+    assert 10 < flicker(clip + noise, moved) < 16  # of two frames' noise, one interpolated
+    assert flicker(sharpened(clip + noise), moved) > flicker(clip + noise, moved)
+    frozen = np.broadcast_to(clip[:1], clip.shape)
+    assert flicker(frozen, moved) > 3 * flicker(clip, moved)
+
+
+def test_likeness_falls_with_noise() -> None:
+    clip = pan(frames=2)
+    psnr, ssim = likeness((clip + 1e-5).astype(np.float32), clip)
+    assert psnr == 60 and ssim > 0.999  # no more than 60 dB, so that no frame outweighs the others
+    psnr, ssim = likeness((clip + 0.1).astype(np.float32), clip)
+    assert abs(psnr - 20) < 1e-3 and ssim < 1
+
+
+def test_other_damage_follows_its_seed_and_goes_round_the_codecs() -> None:
+    def degraded(seed: int, kind: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        clip = make_other_clip(rng, 3, 64)
+        return clip, damage(rng, clip, kind)
+
+    results = [degraded(1, kind)[1] for kind in range(len(CODECS))]
+    clip, again = degraded(1, 0)
+    assert clip.shape == again.shape == (3, 64, 64, 3) and again.dtype == np.uint8
+    assert np.array_equal(again, results[0])
+    errors = [np.square(result.astype(float) - clip).mean() for result in results]
+    assert all(5 < error < 3000 for error in errors) and len(set(errors)) == len(CODECS)
+    assert not np.array_equal(clip, make_clip(np.random.default_rng(1), "held-out", 3, 64))
