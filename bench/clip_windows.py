@@ -16,7 +16,7 @@ from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, EncodeStream
 
-Latents = NDArray[np.float32]  # [1, 16, T, h, w]
+Latents = NDArray[np.float32]  # [1, C, T, h, w]
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def _judged(model: Model, narrow: Path, window: ClipWindow) -> Window:
 
 
 def _restored(model: Model, window: ClipWindow, seed: int) -> Array:
-    """The generator's latents [1, 16, T, h, w]; its session is not kept: two networks would be."""
+    """The generator's latents [1, C, T, h, w]; its session is not kept: two networks would be."""
     restored = GeneratorStage(model, seed).restore(window.first, window.latents)
     model.drop("generator")
     return restored

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-Latents = NDArray[np.float32]  # [1, 16, n, h, w]
+Latents = NDArray[np.float32]  # [1, C, n, h, w], C = 16 in SeedVR2
 Generate = Callable[[int, Latents], Latents]  # (index of the first latent, window) -> restored
 
 
@@ -43,7 +43,7 @@ class LatentWindows:
         self._tail: Latents | None = None  # restored latents held back: _released … _done_to
 
     def push(self, latents: Latents) -> Iterator[Latents]:
-        """Take [1, 16, n, h, w]; yield what became final, some latents at a time."""
+        """Take [1, C, n, h, w]; yield what became final, some latents at a time."""
         for i in range(latents.shape[2]):
             self._recent.append(latents[:, :, i : i + 1])
             self._pushed += 1

@@ -112,7 +112,7 @@ class Shot:
             yield from self._decode_frames(restored)
 
     def _decode_frames(self, latents: NDArray[np.float32]) -> Iterator[Frame]:
-        """Frames of restored latents [1, 16, n, h, w], as far as they fill chunks."""
+        """Frames of restored latents [1, C, n, h, w], as far as they fill chunks."""
         for i in range(latents.shape[2]):
             if self._released >= self._entry.decoded:
                 self._restored.append(latents[:, :, i : i + 1])

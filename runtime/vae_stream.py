@@ -122,7 +122,7 @@ class _Stream:
 
 
 class EncodeStream(_Stream):
-    """x [1, 3, F, H, W] in -1..1, F = 5 then 4k, to latents [1, 16, 2 then k, h, w]."""
+    """x [1, 3, F, H, W] in -1..1, F = 5 then 4k, to latents [1, C, 2 then k, h, w]."""
 
     def __init__(self, model: Model, states: StatePool) -> None:
         super().__init__(model, states, "encode", "x", "latent")
@@ -135,7 +135,7 @@ class EncodeStream(_Stream):
 
 
 class DecodeStream(_Stream):
-    """Latents [1, 16, 2 then k, h, w] to x [1, 3, 5 then 4k, H, W] in -1..1."""
+    """Latents [1, C, 2 then k, h, w] to x [1, 3, 5 then 4k, H, W] in -1..1."""
 
     def __init__(self, model: Model, states: StatePool) -> None:
         super().__init__(model, states, "decode", "latent", "x")

@@ -46,7 +46,7 @@ def test_windows_follow_each_other(clip: Path) -> None:
     model = Model(find_model("nano"))
     windows = clip_windows(clip, model, 64, 3, 5)  # 22 frames are 6 latents, one frame is left over
     assert [(w.clip, w.first) for w in windows] == [("scene.mp4", 0), ("scene.mp4", 3)]
-    assert [w.latents.shape for w in windows] == [(1, 16, 3, 8, 8)] * 2
+    assert [w.latents.shape for w in windows] == [(1, 48, 3, 8, 8)] * 2
     one = clip_windows(clip, model, 64, 6, 1)[0]
     assert np.array_equal(np.concatenate([w.latents for w in windows], 2), one.latents)
     with pytest.raises(UsageError, match=r"scene\.mp4 is shorter than a window of 25 frames"):

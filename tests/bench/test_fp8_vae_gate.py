@@ -10,7 +10,7 @@ from vr_trt.errors import UsageError
 from vr_trt.export.fp8_vae import Coder, quantise_coder
 from vr_trt.runtime.model import Model, find_model
 
-WINDOWS = [ClipWindow("noise", 2 * i, normal(1, 16, 2, 2, 4, seed=i).numpy()) for i in range(2)]
+WINDOWS = [ClipWindow("noise", 2 * i, normal(1, 48, 2, 2, 4, seed=i).numpy()) for i in range(2)]
 
 
 def test_every_window_but_the_first_is_judged() -> None:
