@@ -20,14 +20,14 @@ E4M3_MAX = 448.0
 CELL = 16  # matrix units take channels by so many
 
 
-def fp8_layers(network: Coder) -> dict[str, CausalConv3d]:
-    """The convolutions that E4M3 is for, by name."""
+def fp8_layers(network: Coder, cell: int = CELL) -> dict[str, CausalConv3d]:
+    """The convolutions that E4M3 is for, by name; a `cell` of 1 takes any number of channels."""
     found: dict[str, CausalConv3d] = {}
     for name, block in network.named_modules():
         if isinstance(block, ResBlock):
             for part in ("conv1", "conv2"):
                 conv = getattr(block, part)
-                if conv.in_channels % CELL == 0 and conv.out_channels % CELL == 0:
+                if conv.in_channels % cell == 0 and conv.out_channels % cell == 0:
                     found[f"{name}.{part}"] = conv
     return found
 
@@ -38,7 +38,7 @@ def to_e4m3(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def observe(network: Coder, clips: Iterable[Tensor]) -> dict[str, float]:
+def observe(network: Coder, clips: Iterable[Tensor], cell: int = CELL) -> dict[str, float]:
     """The largest magnitude of the input of every `fp8_layers` over `clips`, each a shot."""
     amax: dict[str, float] = {}
 
@@ -48,7 +48,7 @@ def observe(network: Coder, clips: Iterable[Tensor]) -> dict[str, float]:
 
         return hook
 
-    layers = fp8_layers(network)
+    layers = fp8_layers(network, cell)
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
     try:
         for clip in clips:
@@ -62,7 +62,7 @@ def observe(network: Coder, clips: Iterable[Tensor]) -> dict[str, float]:
 def quantise_coder(network: Coder, amax: Mapping[str, float]) -> Coder:
     """A copy of `network` whose layers in `amax` round weights and inputs to E4M3."""
     quantised = copy.deepcopy(network)
-    layers = fp8_layers(quantised)
+    layers = fp8_layers(quantised, cell=1)
     for name, largest in amax.items():
         layer, weight = layers[name], layers[name].weight.data
         scale = (weight.abs().amax((1, 2, 3, 4), keepdim=True) / E4M3_MAX).clamp_min(1e-30)
