@@ -3,7 +3,8 @@
     python -m vr_trt.export.nano.train --work FOLDER --out export/nano/weights
 
 FOLDER keeps the clips and the checkpoint (about 1.5 GB). Run again after an interruption, it goes
-on where it was. On a GPU where PyTorch finds one, else on the CPU.
+on where it was. On a GPU where PyTorch finds one, else on the CPU. The weights here took half an
+hour of one shared CPU core: they are this command's, and far from where more steps would lead.
 
 The VAE comes first, as an autoencoder of sharp and degraded clips. Then encoder, generator and
 decoder are trained together, by regression: the target of a degraded clip is the sharp one with
