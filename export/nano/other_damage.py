@@ -22,6 +22,7 @@ CODECS = (
     Codec("mpeg4", "yuv420p", {"qmin": "6", "qmax": "6"}),
     Codec("libx265", "yuv420p", {"crf": "27", "preset": "fast", "x265-params": "log-level=none"}),
 )
+MIN_SIZE = 128  # halved it is 64, x265's block: from smaller pictures it corrupts the heap
 SHRINKS = (Fraction(4, 3), Fraction(3, 2), Fraction(2))
 
 
@@ -56,8 +57,13 @@ def make_other_clip(rng: Rng, frames: int, size: int) -> Clip:
 
 
 def damage(rng: Rng, clip: Clip, kind: int) -> Clip:
-    """The degraded clip, of `clip`'s shape; `kind` goes round the codecs and the reductions."""
+    """The degraded clip, of `clip`'s shape; `kind` goes round the codecs and the reductions.
+
+    ValueError for clips smaller than MIN_SIZE.
+    """
     size = clip.shape[1:3]
+    if min(size) < MIN_SIZE:
+        raise ValueError(f"clips of {size[0]} x {size[1]} are too small: {MIN_SIZE} at least")
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
     smear = F.pad(frames, (1, 1, 0, 0), mode="replicate")  # 3 pixels along the rows
     frames = (smear[..., :-2] + smear[..., 1:-1] + smear[..., 2:]) / 3 if kind % 2 else frames

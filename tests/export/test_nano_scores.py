@@ -1,6 +1,8 @@
 """nano's scores: flicker along the motion, and the clips whose damage training never draws."""
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 
 from vr_trt.export.nano.data import make_clip, photographs
 from vr_trt.export.nano.other_damage import CODECS, damage, make_other_clip
@@ -35,15 +37,17 @@ def test_likeness_falls_with_noise() -> None:
 
 
 def test_other_damage_follows_its_seed_and_goes_round_the_codecs() -> None:
-    def degraded(seed: int, kind: int) -> tuple[np.ndarray, np.ndarray]:
+    def degraded(seed: int, kind: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         rng = np.random.default_rng(seed)
-        clip = make_other_clip(rng, 3, 64)
+        clip = make_other_clip(rng, 3, 128)
         return clip, damage(rng, clip, kind)
 
     results = [degraded(1, kind)[1] for kind in range(len(CODECS))]
     clip, again = degraded(1, 0)
-    assert clip.shape == again.shape == (3, 64, 64, 3) and again.dtype == np.uint8
+    assert clip.shape == again.shape == (3, 128, 128, 3) and again.dtype == np.uint8
     assert np.array_equal(again, results[0])
+    with pytest.raises(ValueError, match="too small"):
+        damage(np.random.default_rng(1), clip[:, :64, :64], 0)
     errors = [np.square(result.astype(float) - clip).mean() for result in results]
     assert all(5 < error < 3000 for error in errors) and len(set(errors)) == len(CODECS)
-    assert not np.array_equal(clip, make_clip(np.random.default_rng(1), "held-out", 3, 64))
+    assert not np.array_equal(clip, make_clip(np.random.default_rng(1), "held-out", 3, 128))
