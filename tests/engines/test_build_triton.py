@@ -20,7 +20,7 @@ from vr_trt.export.models import find_model_files
 from vr_trt.runtime.triton_session import load
 
 GRAPH = Path(build_triton.__file__).with_name("nano") / "generator.onnx"
-LATENT = (1, 16, 3, 6, 4)
+LATENT = (1, 48, 3, 6, 4)
 CPU = torch.device("cpu")
 
 

@@ -220,7 +220,8 @@ def test_the_scaling_is_in_the_encoder_and_out_of_the_decoder() -> None:
 def test_what_lies_between_norms_may_be_scaled(form: Form, stream: float, pair: Pair) -> None:
     """Nothing else changes: faint pictures, too, where the norms' epsilon counts."""
     form, frames = replace(form, stream=stream), 1 if form is IMAGE else 5
-    x, z = 1e-3 * normal(1, 3, frames, 16, 24), normal(1, 16, 1 + frames // 4, 2, 3)
+    x = 1e-3 * normal(1, 3, frames, 16, 24)
+    z = normal(1, pair.config.latent_channels, 1 + frames // 4, 2, 3)
     compare(pair.encoder(form)(x, Stream()), pair.latent(x))
     compare(pair.decoder(form)(z, Stream()), pair.frames(z))
 

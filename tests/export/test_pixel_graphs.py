@@ -137,7 +137,7 @@ def check_same_graph(fresh: Path, shipped: Path) -> None:
 
 def test_every_pixel_graph_is_shipped_and_small() -> None:
     assert sorted(p.stem for p in SHIPPED.glob("*.onnx")) == sorted(NAMES)
-    assert max(p.stat().st_size for p in SHIPPED.glob("*.onnx")) < 10_000
+    assert max(p.stat().st_size for p in SHIPPED.glob("*.onnx")) < 13_000
 
 
 @pytest.mark.parametrize(("name", "label"), CASES)

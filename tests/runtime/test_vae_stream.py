@@ -59,6 +59,7 @@ class Spy:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.on_device = session.on_device
         self.bound: dict[str, Array | Tensor] = {}
 
     def bind(self, name: str, value: Array | Tensor) -> None:
