@@ -46,17 +46,17 @@ class Load:
 
 # Measured with `python -m vr_trt.bench.memory_law engines/nano`. Its graphs attend block by block.
 NANO = Law(
-    base=91 * MIB,
-    encode=2612,
-    decode=4854,
-    generator=312,
-    encode_state=502,
-    decode_state=1281,
-    image=1201,
+    base=149 * MIB,
+    encode=2230,
+    decode=3619,
+    generator=238,
+    encode_state=508,
+    decode_state=857,
+    image=549,
     attention=0,
 )
 # What whole runs take beyond their fullest stage, since stages share one arena that is never packed:
-# measured 1.02 to 1.21 from 360p to 1080p (bench/results/cpu-nano-profiles.json).
+# measured 1.11 to 1.18 from 360p to 1080p (bench/results/cpu-nano-profiles.json).
 ARENA = 1.25
 
 
