@@ -15,7 +15,7 @@ from vr_trt.engines.host_memory import available_bytes
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.memory import MIB
 
-ENCODERS = ("libx264", "libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc", "av1_nvenc")
+ENCODERS = ("libx264", "libx265", "libsvtav1", "prores_ks", "ffv1")
 DECODERS = ("h264", "hevc", "libdav1d", "vp9")
 _DRIVER_HELP = "install an NVIDIA driver (nvidia-smi must list a GPU)"
 
