@@ -91,9 +91,9 @@ def test_the_full_generators_activations_are_those_of_three_blocks_or_less() -> 
             canvas = Canvas(width=width, height=height, latents=6, step=1)
             needs = stage_needs(network, "generator", canvas, part["precision"])
             assert 1.0 <= needs.activations / 1e6 / build["activation_mb"] <= 1.45
-            # At 1080p the library's weights hold 1.5 GB more, constants that it made itself.
-            folded = 0.19 if part["profile"] == "1080p" else 0.01
-            assert abs(needs.weights / 1e6 / build["weight_mb"] - 1) < folded
+            # In bf16 at 1080p the library keeps 1.5 GB more than the graph's weights.
+            more = 0.19 if (part["profile"], part["precision"]) == ("1080p", "bf16") else 0.01
+            assert abs(needs.weights / 1e6 / build["weight_mb"] - 1) < more
             seen += 1
     assert seen
 
