@@ -1,4 +1,6 @@
-"""A TensorRT plan at run time: loading it, putting its weights back, what it says of itself.
+"""A plan at run time: loading it, putting its weights back, what it says of itself.
+
+Loading and contexts serve TensorRT and TensorRT-RTX, `library` being the module of either.
 
 Never executed by us; see `build_tensorrt`.
 """
@@ -14,15 +16,15 @@ if TYPE_CHECKING:
 LAYERS = "layers.json"  # beside the plan: what became of the graph
 
 
-def load_engine(plan: Any, log: "trt.ILogger", budget: int | None = None) -> "trt.ICudaEngine":
+def load_engine(
+    library: Any, plan: Any, log: "trt.ILogger", budget: int | None = None
+) -> "trt.ICudaEngine":
     """The engine of `plan`, a readable buffer; ModelError for a plan of another library or GPU.
 
     `budget` is the device memory in bytes for the weights of a plan that streams them; where it is
     None the library chooses.
     """
-    import tensorrt as trt
-
-    runtime = trt.Runtime(log)
+    runtime = library.Runtime(log)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise ModelError(
@@ -65,9 +67,13 @@ def complete_plan(engine: "trt.ICudaEngine") -> bytes:
     return bytes(engine.serialize_with_config(config))
 
 
-def create_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
-    """A context with device memory of its own; MemoryBudgetError where there is too little."""
-    context = engine.create_execution_context()
+def create_context(library: Any, engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
+    """A context that is given the memory of its activations by whoever runs it.
+
+    MemoryBudgetError where the device has too little for the rest.
+    """
+    strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+    context = engine.create_execution_context(strategy)
     if context is None:
         raise MemoryBudgetError(
             f"no device memory for the engine's {engine.device_memory_size_v2 >> 20} MiB of "
@@ -80,7 +86,7 @@ def describe_plan(plan: Any, log: "trt.ILogger", folder: Path) -> dict[str, int]
     """Load a new plan, write its layers to `LAYERS` in `folder`, return its memory in bytes."""
     import tensorrt as trt
 
-    engine = load_engine(plan, log)
+    engine = load_engine(trt, plan, log)
     inspector = engine.create_engine_inspector()
     layers = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     (folder / LAYERS).write_text(layers, encoding="utf-8")

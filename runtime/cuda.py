@@ -1,4 +1,4 @@
-"""What the runtime asks of a CUDA device: streams, events, memory in a stream's order, copies.
+"""What the runtime asks of a CUDA device: streams, memory in a stream's order, copies.
 
 Never executed by us: no GPU was at hand. A test holds every name to the real bindings, and the
 sessions that use it run in tests on a device that records what was asked of it.
@@ -18,15 +18,6 @@ class Device(Protocol):
 
     def stream(self) -> int:
         """A new stream that does not wait for the default one."""
-
-    def event(self) -> int:
-        """A new event, without timing."""
-
-    def record(self, event: int, stream: int) -> None:
-        """Set `event` when all that was enqueued on `stream` so far is done."""
-
-    def wait(self, stream: int, event: int) -> None:
-        """Let `stream` go on only when `event` is set."""
 
     def synchronize(self, stream: int) -> None:
         """Let the host wait until all that was enqueued on `stream` is done."""
@@ -63,16 +54,6 @@ class CudaDevice:
     def stream(self) -> int:
         flags = self._cuda.cudaStreamNonBlocking
         return int(self._done(self._cuda.cudaStreamCreateWithFlags(flags)))
-
-    def event(self) -> int:
-        flags = self._cuda.cudaEventDisableTiming
-        return int(self._done(self._cuda.cudaEventCreateWithFlags(flags)))
-
-    def record(self, event: int, stream: int) -> None:
-        self._done(self._cuda.cudaEventRecord(event, stream))
-
-    def wait(self, stream: int, event: int) -> None:
-        self._done(self._cuda.cudaStreamWaitEvent(stream, event, 0))
 
     def synchronize(self, stream: int) -> None:
         self._done(self._cuda.cudaStreamSynchronize(stream))

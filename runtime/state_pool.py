@@ -33,9 +33,8 @@ class StatePool:
 
     def copy(self, value: Array | Tensor) -> Array:
         """`value` in memory of the pool."""
-        array = value if isinstance(value, np.ndarray) else value.numpy()
-        taken = self.take(array.shape, array.dtype)
-        np.copyto(taken, array)
+        taken = self.like(value)
+        np.copyto(taken, value if isinstance(value, np.ndarray) else value.numpy())
         return taken
 
     def give_back(self, values: Iterable[Array | Tensor]) -> None:

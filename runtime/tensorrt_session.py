@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vr_trt.engines.tensorrt_network import first_error, open_log
-from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
+from vr_trt.engines.tensorrt_plan import create_context, load_engine
+from vr_trt.errors import InterruptedRun, ModelError
 from vr_trt.runtime.cuda import CudaDevice, Device
 from vr_trt.runtime.device_tensor import BF16, DeviceTensor
 from vr_trt.runtime.session import Array, Tensor
@@ -73,37 +74,6 @@ def open_gpu(backend: str, device: Device | None = None) -> Gpu:
     return Gpu(library=library, device=device, stream=device.stream())
 
 
-def load_engine(library: Any, plan: Path, log: Any) -> "trt.ICudaEngine":
-    """The engine in the file `plan`. ModelError for one of another version, library or GPU."""
-    runtime = library.Runtime(log)
-    try:
-        content = plan.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read {plan}: {error.strerror}; build it again") from None
-    engine = runtime.deserialize_cuda_engine(content)
-    if engine is None:
-        raise ModelError(
-            f"{plan} does not load: {first_error(log)}; it is damaged, or of another version or "
-            "GPU: build it again"
-        )
-    if engine.streamable_weights_size:
-        engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
-    return engine
-
-
-def create_context(
-    library: Any, engine: "trt.ICudaEngine", name: str, log: Any
-) -> "trt.IExecutionContext":
-    """A context without memory of its own; MemoryBudgetError where the GPU has no room."""
-    strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
-    context = engine.create_execution_context(strategy)
-    if context is None:
-        raise MemoryBudgetError(
-            f"no room on the GPU for {name}: choose a smaller profile ({first_error(log)})"
-        )
-    return context
-
-
 class TensorRtSession:
     """One engine; a `vr_trt.runtime.session.Session`."""
 
@@ -112,8 +82,9 @@ class TensorRtSession:
     def __init__(self, plan: Path, gpu: Gpu) -> None:
         """Reads `plan`. ModelError for one of another library or GPU, MemoryBudgetError."""
         self._plan, self._gpu = plan, gpu
-        self._engine = load_engine(gpu.library, plan, gpu.log)
-        self._context = create_context(gpu.library, self._engine, plan.parent.name, gpu.log)
+        engine: trt.ICudaEngine = _load(plan, gpu)
+        context: trt.IExecutionContext = create_context(gpu.library, engine)
+        self._engine, self._context = engine, context
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._kinds: dict[str, str] = {}
         self._inputs: list[str] = []
@@ -179,6 +150,15 @@ class TensorRtSession:
     def _empty(self, name: str) -> DeviceTensor:
         gpu = self._gpu
         return DeviceTensor(gpu.device, gpu.stream, self._shapes[name], self._kinds[name])
+
+
+def _load(plan: Path, gpu: Gpu) -> "trt.ICudaEngine":
+    try:
+        return load_engine(gpu.library, plan.read_bytes(), gpu.log)
+    except OSError as error:
+        raise ModelError(f"cannot read {plan}: {error.strerror}; build it again") from None
+    except ModelError as error:
+        raise ModelError(f"{plan}: {error} ({first_error(gpu.log)})") from None
 
 
 def _aligned(address: int) -> int:

@@ -30,15 +30,6 @@ class RecordedDevice:
         self._streams[len(self._streams) + 1] = deque()
         return len(self._streams)
 
-    def event(self) -> int:
-        raise AssertionError("one stream needs no events")
-
-    def record(self, event: int, stream: int) -> None:
-        raise AssertionError("one stream needs no events")
-
-    def wait(self, stream: int, event: int) -> None:
-        raise AssertionError("one stream needs no events")
-
     def enqueue(self, stream: int, name: str, work: Work) -> None:
         """Do `work` when the host waits for the stream."""
         self.asked.append(name)

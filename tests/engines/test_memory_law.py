@@ -171,7 +171,7 @@ def test_nano_built_now(tmp_path: Path) -> None:
     for outcome in build_engines(request, None, tmp_path):
         facts = outcome.engine.about.facts
         needs = stage_needs(find_network("nano"), outcome.stage, canvas, "fp32")
-        # nano's generator is small enough for the builder to reuse more than the law assumes.
+        # For nano's generator, a small one, the law is above the log by more.
         assert (
             0.999
             <= needs.activations / facts["device_bytes"]

@@ -28,7 +28,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 def opened(library: StandIn, budget: int | None = None) -> tuple[Any, Any]:
     log = library.Logger()
-    return tensorrt_plan.load_engine(b"plan", log, budget), log
+    return tensorrt_plan.load_engine(library, b"plan", log, budget), log
 
 
 def test_a_plan_is_loaded_and_keeps_its_weights_on_the_card(library: StandIn) -> None:
@@ -89,11 +89,11 @@ def test_a_completed_plan_has_weights_and_may_be_refitted_again(library: StandIn
 
 def test_too_little_device_memory_is_one_line(library: StandIn) -> None:
     engine, _ = opened(library)
-    assert tensorrt_plan.create_context(engine) is not None
+    assert tensorrt_plan.create_context(library, engine) is not None
     library.answers["ICudaEngine.create_execution_context"] = lambda **_: None
     library.answers["ICudaEngine.device_memory_size_v2"] = lambda: 3 << 30
     with pytest.raises(MemoryBudgetError, match="3072 MiB"):
-        tensorrt_plan.create_context(engine)
+        tensorrt_plan.create_context(library, engine)
 
 
 def test_a_foreign_plan_is_refused(library: StandIn) -> None:
