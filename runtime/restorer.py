@@ -18,6 +18,7 @@ from vr_trt.runtime.colour import video_pixel
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
 from vr_trt.runtime.noise import check_seed
@@ -188,7 +189,9 @@ class Restorer:
             pixels.cancel()
 
         return Work(
-            make_shot=lambda entry: Shot(model, pixels, self.profile, self._seed, entry),
+            make_shot=lambda entry: Shot(
+                HostStages(model, pixels, self.profile, self._seed), self.profile, entry
+            ),
             step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
             cancel=cancel,
             profile=self.profile,
@@ -233,7 +236,8 @@ class Restorer:
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._networks.open(serving), pixels, self.profile, self._seed)
+        stages = HostStages(self._networks.open(serving), pixels, self.profile, self._seed)
+        shot = Shot(stages, self.profile)
         self._live = shot, (width, height)
         return shot
 
