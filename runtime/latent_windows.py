@@ -31,7 +31,7 @@ class LatentMath(Protocol):
         """One after the other."""
 
     def blend(self, older: Any, newer: Any) -> Latents:
-        """`newer`, its first latents blended with all of `older`, unless that is None; new memory."""
+        """`newer`, its first latents blended with all of `older`, if there is one; neither changes."""
 
 
 class HostLatents:
