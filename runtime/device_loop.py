@@ -5,15 +5,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.engines.pixel_engines import pixel_engine, pixel_spec
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
 from vr_trt.engines.spec import Sizes
+from vr_trt.errors import ModelError
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.device_call import DeviceSession
 from vr_trt.runtime.device_memory import LoopSizes
 from vr_trt.runtime.device_pixels import PixelSessions
 from vr_trt.runtime.device_stages import DeviceNetworks, DeviceStages
-from vr_trt.runtime.device_trace import DeviceTrace
 from vr_trt.runtime.device_vae import DeviceVaePart, PartNames
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.model import Model
@@ -25,7 +26,6 @@ from vr_trt.runtime.pixel_stages import (
     to_model_inputs,
     to_video_inputs,
 )
-from vr_trt.runtime.stage_trace import active_trace
 from vr_trt.runtime.tensorrt_session import Gpu, TensorRtSession
 from vr_trt.runtime.vae_stream import is_cut
 
@@ -40,23 +40,19 @@ class PixelWay:
     correction: Correction
 
 
-def device_stages(
-    model: Model, way: PixelWay, profile: Profile, seed: int, sm: int
-) -> DeviceStages | None:
-    """Everything opened, taken and captured; None where a network of a video is not on the GPU.
+def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> DeviceStages:
+    """Everything opened, taken and captured.
 
     ModelError where the pixels have no engine, MemoryBudgetError where there is no room.
     """
-    gpu = model.gpu
-    if gpu is None:
-        return None
+    gpu, present = model.gpu, present_gpu()
+    if gpu is None or present is None:
+        raise ModelError(f"{model.backend or 'more than one backend'} has no loop on a device here")
     with ExitStack() as undo:
-        trace = active_trace()
-        device_trace = DeviceTrace(trace) if trace is not None and trace.written else None
-        lanes = Lanes(gpu.device, gpu.stream, device_trace)
+        lanes = Lanes(gpu.device, gpu.stream)
         undo.callback(lanes.close)
         lanes.at_close(gpu.only_own_stream)
-        pixels = _pixel_sessions(way, gpu, model.backend, sm)
+        pixels = _pixel_sessions(way, gpu, model.backend, present.sm)
         names = _part_names(cut=is_cut(model))
         parts = [_part(lanes, model, part) for part in names]
         generator = _session(model, "generator")

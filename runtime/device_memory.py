@@ -6,11 +6,25 @@ memory before the start, so they cannot differ.
 
 from dataclasses import dataclass
 
-from vr_trt.engines.profiles import FRAMES_PER_LATENT
+from vr_trt.engines.graphs import is_cut
+from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
+from vr_trt.engines.selection import Selection
 from vr_trt.runtime.device_tensor import tensor_bytes
 from vr_trt.runtime.pixel_stages import Picture
 from vr_trt.runtime.plane_layout import PlaneLayout
 from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
+
+LATENT, LATENT_CHANNELS = 8, 16  # pixels of a latent, of the published VAE
+_LOOPED = ("tensorrt", "tensorrt-rtx")  # backends whose stages a loop can drive
+_KINDS = {"fp32": "float32", "fp16": "float16", "bf16": "bf16", "fp8": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Bytes that a run takes beside its networks."""
+
+    device: int
+    host: int  # page-locked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +99,12 @@ class LoopSizes:
         """Read for the window; restored; blended, now and before; and chunks at either end."""
         return 2 * self.window + 2 * self.overlap + 3 * self.chunk_latents
 
+    @property
+    def rings(self) -> Rings:
+        """All of it."""
+        device = sum(self.device_rings().values()) + sum(self.device_places().values())
+        return Rings(device, sum(self.host_rings().values()))
+
     def device_rings(self) -> dict[str, int]:
         """Bytes on the device, by what they are for."""
         noise = (*self.latent[:2], self.window, *self.latent[3:])
@@ -118,3 +138,29 @@ class LoopSizes:
             "output frames": self.outgoing * self.target_layout.bytes,
             "noise": self.windows * tensor_bytes(noise, self.noise_kind),
         }
+
+
+def on_one_gpu(selection: Selection) -> bool:
+    """Whether all networks run on the GPU by one backend that the loop on a device can drive."""
+    backends = set(selection.backends.values())
+    return len(backends) == 1 and backends <= {*_LOOPED}
+
+
+def planned_sizes(
+    selection: Selection, profile: Profile, source: Picture, target: Picture
+) -> LoopSizes:
+    """What a run will take, by its engines' description; they need not be there yet."""
+    canvas, kind = selection.canvas, _KINDS[selection.precision]
+    return LoopSizes(
+        source=source,
+        target=target,
+        canvas=(canvas.width, canvas.height),
+        window=canvas.latents,
+        overlap=profile.overlap,
+        step=canvas.step,
+        cut=is_cut(selection.engines) if selection.engines else profile.cut,
+        latent=(1, LATENT_CHANNELS, 1, canvas.height // LATENT, canvas.width // LATENT),
+        encode_kind=kind,
+        decode_kind=kind,
+        noise_kind=kind,
+    )

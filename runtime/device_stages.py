@@ -23,6 +23,7 @@ from vr_trt.runtime.frames import Frame
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.noise import window_noise
 from vr_trt.runtime.shot import ShotStages
+from vr_trt.runtime.stage_trace import active_trace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,9 @@ class DeviceStages:
     def begin(self, still: ShotStages) -> "DeviceStages":
         """For a new shot; `still` restores it should it be a single frame."""
         self._still = still
+        trace = active_trace()
+        if trace is not None and trace.written:
+            self._lanes.follow(trace)
         for part in (*self._networks.encoder, *self._networks.decoder):
             part.begin()
         self._pixels.begin()
@@ -118,7 +122,8 @@ class DeviceStages:
         return self._still.image(frame, frame)
 
     def drain(self) -> Iterator[Frame]:
-        return self._pixels.drain()
+        yield from self._pixels.drain()
+        self._lanes.read_trace()
 
     def cancel(self) -> None:
         """Make the next frame raise InterruptedRun, from any thread."""

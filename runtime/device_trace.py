@@ -27,21 +27,19 @@ class _Span:
 class DeviceTrace:
     """Adds the device's spans to a run's trace."""
 
-    def __init__(self, trace: Trace, pairs: int = PAIRS) -> None:
+    def __init__(
+        self, device: Device, rows: Mapping[int, str], trace: Trace, pairs: int = PAIRS
+    ) -> None:
+        """`rows`: a name for every stream. Takes the events; the streams' common clock starts now."""
         self.missed = 0  # spans
-        self._trace = trace
-        self._pairs = pairs
+        self._device, self._trace = device, trace
+        self._rows = {stream: f"device: {name}" for stream, name in rows.items()}
         self._spans: deque[_Span] = deque()
-        self._free: deque[tuple[int, int]] = deque()
-
-    def begin(self, device: Device, streams: Mapping[int, str]) -> None:
-        """Take the events; the first stream's clock starts now."""
-        self._device, self._rows = device, {s: f"device: {n}" for s, n in streams.items()}
-        self._free.extend(
-            (device.event(timed=True), device.event(timed=True)) for _ in range(self._pairs)
+        self._free = deque(
+            (device.event(timed=True), device.event(timed=True)) for _ in range(pairs)
         )
         self._zero = device.event(timed=True)
-        first = next(iter(streams))
+        first = next(iter(rows))
         device.record(self._zero, first)
         device.synchronize(first)
         self._started = perf_counter()
@@ -49,7 +47,7 @@ class DeviceTrace:
     @contextmanager
     def span(self, stream: int, name: str) -> Iterator[None]:
         """What the block enqueues on `stream`."""
-        self._read()
+        self.read()
         if not self._free:
             self.missed += 1
             yield
@@ -62,13 +60,13 @@ class DeviceTrace:
 
     def end(self) -> None:
         """Read the rest, which is done, and give the events back."""
-        self._read()
+        self.read()
         for event in [self._zero, *(event for pair in self._free for event in pair)]:
             self._device.destroy_event(event)
         self._free.clear()
 
-    def _read(self) -> None:
-        """Spans that are done, of whichever stream."""
+    def read(self) -> None:
+        """Write down the spans that are done, of whichever stream."""
         waiting: deque[_Span] = deque()
         while self._spans:
             span = self._spans.popleft()

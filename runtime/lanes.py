@@ -9,17 +9,18 @@ from contextlib import contextmanager
 from vr_trt.runtime.cuda import Device, PageLocked
 from vr_trt.runtime.device_tensor import DeviceTensor
 from vr_trt.runtime.device_trace import DeviceTrace
+from vr_trt.runtime.stage_trace import Trace
 
 
 class Lanes:
     """Five streams: upload, pre (pixels to the networks), main, post (back), download."""
 
-    def __init__(self, device: Device, main: int, trace: DeviceTrace | None = None) -> None:
+    def __init__(self, device: Device, main: int) -> None:
         """`main` is the sessions' own stream, which stays theirs."""
         self.device, self.main = device, main
         self.upload, self.pre, self.post, self.download = (device.stream() for _ in range(4))
         self._streams = (self.upload, self.pre, self.main, self.post, self.download)
-        self._trace = trace
+        self._trace: DeviceTrace | None = None
         self._tensors: list[DeviceTensor] = []
         self._events: list[int] = []
         self._locked: list[PageLocked] = []
@@ -27,9 +28,18 @@ class Lanes:
         self._captures: list[Callable[[], None]] = []
         self._at_close: list[Callable[[], None]] = []
         self._open = True
-        if trace is not None:
+
+    def follow(self, trace: Trace) -> None:
+        """From now on every stream has a row in `trace`, unless they have one already."""
+        if self._trace is None:
             names = ("upload", "pre", "main", "post", "download")
-            trace.begin(device, dict(zip(self._streams, names, strict=True)))
+            rows = dict(zip(self._streams, names, strict=True))
+            self._trace = DeviceTrace(self.device, rows, trace)
+
+    def read_trace(self) -> None:
+        """Write down what is done by now."""
+        if self._trace is not None:
+            self._trace.read()
 
     def tensor(self, sizes: tuple[int, ...], kind: str) -> DeviceTensor:
         """Memory on the device, of any content; MemoryBudgetError where there is no room."""

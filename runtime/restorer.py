@@ -5,22 +5,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
-from vr_trt.errors import UsageError
+from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.colour import video_pixel
 from vr_trt.runtime.deinterlace import deinterlaced
+from vr_trt.runtime.device_memory import on_one_gpu
+from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
+from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
 from vr_trt.runtime.pipeline import Progress, Timing
@@ -36,6 +39,9 @@ from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
+
+if TYPE_CHECKING:
+    from vr_trt.runtime.device_stages import DeviceStages
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
@@ -95,6 +101,8 @@ class Restorer:
         self._options = OrtOptions(threads=threads)
         self._networks = Networks(wanted, self._options)
         self._live: tuple[Shot, tuple[int, int]] | None = None
+        self._loop: DeviceStages | None = None  # of the run that goes on
+        self._notes: list[str] = []  # on how it goes on
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +147,11 @@ class Restorer:
         spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
         facts = self._facts(plan.serving, info, spec)
         run = FilmRun(info, spec, options, facts, plan.frames)
-        done = run.run(lambda: self._work(plan, spec), on_progress)
+        self._notes.clear()
+        try:
+            done = run.run(lambda: self._work(plan, spec), on_progress)
+        finally:
+            self._close_loop()
         report = Report(
             input=Path(input),
             output=target,
@@ -151,7 +163,7 @@ class Restorer:
             timing=done.timing,
             stages=done.stages,
             settings=run.facts,
-            warnings=(*plan.serving.remarks, *done.warnings),
+            warnings=(*plan.serving.remarks, *dict.fromkeys(self._notes), *done.warnings),
             engines=plan.serving.line,
         )
         if options.report is not None:
@@ -183,19 +195,48 @@ class Restorer:
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
         model = self._networks.open(plan.serving)
+        self._close_loop()
+        self._loop = loop = self._open_loop(plan, model, source, target)
 
         def cancel() -> None:
             self._networks.cancel()
             pixels.cancel()
+            if loop is not None:
+                loop.cancel()
+
+        def make_shot(entry: Entry) -> Shot:
+            on_host = HostStages(model, pixels, self.profile, self._seed)
+            stages = on_host if loop is None else loop.begin(on_host)
+            return Shot(stages, self.profile, entry)
 
         return Work(
-            make_shot=lambda entry: Shot(
-                HostStages(model, pixels, self.profile, self._seed), self.profile, entry
-            ),
+            make_shot=make_shot,
             step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
             cancel=cancel,
             profile=self.profile,
         )
+
+    def _open_loop(
+        self, plan: Plan, model: Model, source: Picture, target: Picture
+    ) -> "DeviceStages | None":
+        """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
+        if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
+            return None
+        from vr_trt.runtime.device_loop import PixelWay, device_stages
+
+        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=self._color)
+        try:
+            return device_stages(model, way, self.profile, self._seed)
+        except ModelError as error:
+            self._notes.append(
+                f"the pixels' stages run on the CPU, which the GPU waits for: {error}"
+            )
+            return None
+
+    def _close_loop(self) -> None:
+        if self._loop is not None:
+            loop, self._loop = self._loop, None
+            loop.close()
 
     def _facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
         """What decides the result, by the names under which a journal refuses a change of it."""

@@ -23,6 +23,7 @@ from vr_trt.engines.selection import (
 )
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
+from vr_trt.runtime.device_memory import on_one_gpu
 from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
@@ -184,7 +185,10 @@ def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | N
         engine.spec.flags.get("weight_streaming") == "yes" for engine in selection.engines.values()
     )
     settings = Settings(
-        precision=selection.precision, cut=is_cut(selection.engines), streamed=streamed
+        precision=selection.precision,
+        cut=is_cut(selection.engines),
+        streamed=streamed,
+        starts_stay=on_one_gpu(selection),
     )
     return card_use(model, selection.canvas, settings, machine.memory)
 

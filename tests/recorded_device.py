@@ -100,8 +100,10 @@ class RecordedDevice:
     def loop(self) -> Iterator[None]:
         """Within it nothing may be taken or given back, and the host may wait for events only."""
         self._looping = True
-        yield
-        self._looping = False
+        try:
+            yield
+        finally:
+            self._looping = False
 
     def leaks(self) -> list[str]:
         """What was taken and not given back."""

@@ -136,7 +136,11 @@ def _card(plan: "Plan") -> dict[str, int | None]:
     card = plan.serving.card
     if card is None:
         return {}
-    return {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+    values = {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+    if plan.rings:
+        values["rings_mib"] = _mib(plan.rings.device)
+        values["page_locked_mib"] = _mib(plan.rings.host)
+    return values
 
 
 def show_profiles(json: bool) -> None:
