@@ -151,4 +151,5 @@ class VideoInfo:
     images: tuple[Path, ...] = ()  # a folder's, one frame each
     solitary: bool = False  # a folder of images or a pipe: no other stream can be copied
     pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
+    nvdec: bool = False  # decoded by the GPU's own decoder
     deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py

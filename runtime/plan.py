@@ -33,6 +33,7 @@ class Plan:
     rings: Rings | None  # between the streams of a run on one GPU
     peak_bytes: int | None  # None where the model has no law
     available_bytes: int | None
+    codecs: tuple[str, ...] = ()  # who decodes and encodes, a line each
 
     @property
     def fits(self) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -20,6 +20,7 @@ from vr_trt.runtime.device_memory import on_one_gpu
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.gpu_codecs import choose_decoder, choose_encoder
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
@@ -123,7 +124,14 @@ class Restorer:
     def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
-        return self._plan(info, Path(output or default_output(info)))
+        nvdec, decoded = choose_decoder("auto", info)
+        target = Path(output or default_output(info))
+        plan = self._plan(replace(info, nvdec=nvdec), target)
+        lines = ["decoded by NVDEC" if nvdec else decoded or "decoded on the CPU"]
+        if not is_image_path(target):
+            spec, encoded = output_spec(plan, target, Encoding(), overwrite=False)
+            lines.append(encoded or f"encoded by {spec.coder.encoder}")
+        return replace(plan, codecs=tuple(lines))
 
     def restore(
         self,
@@ -141,13 +149,15 @@ class Restorer:
         options = options or RunOptions()
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
+        nvdec, decoded = choose_decoder(options.decoder, info)
+        info = replace(info, nvdec=nvdec)
         target = Path(output) if output is not None else default_output(info)
         plan = self._plan(info, target)
         check_memory(plan, self._networks.law)
-        spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
+        spec, encoded = output_spec(plan, target, encoding or Encoding(), options.overwrite)
         facts = self._facts(plan.serving, info, spec)
         run = FilmRun(info, spec, options, facts, plan.frames)
-        self._notes.clear()
+        self._notes = [line for line in (decoded, encoded) if line]
         try:
             done = run.run(lambda: self._work(plan, spec), on_progress)
         finally:
@@ -257,6 +267,7 @@ class Restorer:
             "size": f"{spec.width}x{spec.height}",
             "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",
             "codec": spec.codec,
+            "encoder": spec.coder.encoder,
             "crf": spec.crf,
             "preset": spec.preset,
             "bitrate": spec.bitrate,
@@ -296,25 +307,35 @@ def default_output(info: VideoInfo) -> Path:
     return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
 
 
-def output_spec(plan: Plan, path: Path, encoding: Encoding, overwrite: bool) -> OutputSpec:
-    """What to write for a plan. UsageError where codec, container and quality do not fit."""
+def output_spec(
+    plan: Plan, path: Path, encoding: Encoding, overwrite: bool
+) -> tuple[OutputSpec, str]:
+    """What to write for a plan, and a line where another encoder does it than one would expect.
+
+    UsageError where codec, container and quality do not fit.
+    """
     sizes = plan.canvas
     if is_image_path(path):
-        return OutputSpec(
+        spec = OutputSpec(
             path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
         )
+        return spec, ""
     codec = encoding.codec_for(path)
-    return OutputSpec(
+    pixel = video_pixel(plan.pixel, codec, encoding.bits)
+    coder, line = choose_encoder(encoding.encoder, codec, pixel)
+    spec = OutputSpec(
         path=path,
         width=sizes.out_w,
         height=sizes.out_h,
-        pixel=video_pixel(plan.pixel, codec, encoding.bits),
+        pixel=pixel,
         codec=codec.name,
         crf=encoding.crf,
         preset=encoding.preset,
         bitrate=encoding.bitrate,
         overwrite=overwrite,
+        nvenc=coder.hardware,
     )
+    return spec, line
 
 
 def _choose(what: str, value: str, choices: Any) -> None:

@@ -44,7 +44,8 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
             plan = plan_copy(source.path, muxer, target.copy_audio)
         if target.codec == "y4m" and source.audio_streams:
             plan = replace(plan, warnings=("y4m has no sound: it is left out",))
-        notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
+        carrier = target.coder.encoder if target.nvenc else target.codec
+        notes = hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
     if is_numbered(target.path):

@@ -112,6 +112,7 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
         "profile": plan.profile.name,
         "engines": plan.serving.line,
+        "codecs": list(plan.codecs),
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
