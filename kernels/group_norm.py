@@ -102,13 +102,12 @@ def scale_shift_kernel(  # type: ignore[no-untyped-def]
     out,  # [F, 2, C]
     tiles,
     C: tl.constexpr,
-    GROUPS: tl.constexpr,
+    PER_GROUP: tl.constexpr,
     EPS: tl.constexpr,
     TILES: tl.constexpr,
     CHANNELS: tl.constexpr,  # of a group, up to a power of two
 ):
     """Each program: one group of one frame. First the mean, then what deviates from it."""
-    PER_GROUP: tl.constexpr = C // GROUPS
     group, frame = tl.program_id(0), tl.program_id(1)
     j = tl.arange(0, CHANNELS)
     c = group * PER_GROUP + j
@@ -206,20 +205,24 @@ def moments(x: "Tensor") -> Moments:  # [F, H, W, C]
 def scale_shift(
     moments: Moments, norm: Norm, out: "Tensor | None" = None
 ) -> "Tensor":  # [F, 2, C] fp32
-    """What group norm multiplies each channel of each frame by, and adds."""
+    """What group norm multiplies each channel of each frame by, and adds.
+
+    A picture may have more channels than the norm, to fill words up: `out` stays as it is there.
+    """
     import torch
 
     frames, tiles, _, channels = moments.values.shape
-    if channels % norm.groups or norm.weight.shape != (channels,):
-        raise ValueError(f"{norm.groups} groups of {len(norm.weight)} do not fit {channels}")
+    normed = len(norm.weight)
+    if normed % norm.groups or normed > channels:
+        raise ValueError(f"{norm.groups} groups of {normed} do not fit {channels}")
     if out is None:
-        out = torch.empty(frames, 2, channels, dtype=torch.float32, device=norm.weight.device)
+        out = torch.zeros(frames, 2, channels, dtype=torch.float32, device=norm.weight.device)
     if out.shape != (frames, 2, channels) or not out.is_contiguous():
         raise ValueError(f"scale and shift of {frames} frames do not fit in {tuple(out.shape)}")
     scale_shift_kernel[norm.groups, frames](
         moments.values, moments.counts, norm.weight, norm.bias, out, tiles,
-        C=channels, GROUPS=norm.groups, EPS=norm.eps, TILES=_TILES,
-        CHANNELS=triton.next_power_of_2(channels // norm.groups), num_warps=4,
+        C=channels, PER_GROUP=normed // norm.groups, EPS=norm.eps, TILES=_TILES,
+        CHANNELS=triton.next_power_of_2(normed // norm.groups), num_warps=4,
     )  # fmt: skip
     return out
 
