@@ -11,6 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+_ENDLESS = 1 << 48  # bytes of no memory at all
 _ALIGNMENT = 256  # bytes: more than the copy engine asks of a tile's source
 
 
@@ -32,7 +33,9 @@ class Arena:
     """
 
     def __init__(self, memory: Tensor | None = None) -> None:
-        self._memory = memory
+        self.memory = torch.empty(_ENDLESS, dtype=torch.uint8, device="meta")
+        if memory is not None:
+            self.memory = memory
         self._living: dict[int, tuple[Tensor, _Place]] = {}  # by the tensor's id
         self._clean: dict[tuple[object, ...], _Place] = {}  # pictures whose border is still zero
         self.size = 0
@@ -40,7 +43,7 @@ class Arena:
     @property
     def device(self) -> torch.device:
         """Of what is taken."""
-        return torch.device("meta") if self._memory is None else self._memory.device
+        return self.memory.device
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of any content, where nothing lives.
@@ -81,8 +84,6 @@ class Arena:
         return _Place(start, start + size)
 
     def _tensor(self, place: _Place, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        if self._memory is None:
-            return torch.empty(shape, dtype=dtype, device="meta")
-        if place.end > len(self._memory):
-            raise ValueError(f"an arena of {len(self._memory)} bytes has no room up to {place.end}")
-        return self._memory[place.start : place.end].view(dtype).view(shape)
+        if place.end > len(self.memory):
+            raise ValueError(f"an arena of {len(self.memory)} bytes has no room up to {place.end}")
+        return self.memory[place.start : place.end].view(dtype).view(shape)

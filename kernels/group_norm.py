@@ -10,7 +10,7 @@ In this order: what they compute, in plain PyTorch; the Triton kernels; their la
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
@@ -221,10 +221,18 @@ def scale_shift(
         raise ValueError(f"scale and shift of {frames} frames do not fit in {tuple(out.shape)}")
     scale_shift_kernel[norm.groups, frames](
         moments.values, moments.counts, norm.weight, norm.bias, out, tiles,
-        C=channels, PER_GROUP=normed // norm.groups, EPS=norm.eps, TILES=_TILES,
-        CHANNELS=triton.next_power_of_2(normed // norm.groups), num_warps=4,
+        **scale_shift_constants(channels, norm),
     )  # fmt: skip
     return out
+
+
+def scale_shift_constants(channels: int, norm: Norm) -> dict[str, Any]:
+    """The kernel's compile-time arguments for pictures of so many channels."""
+    per_group = len(norm.weight) // norm.groups
+    return {
+        "C": channels, "PER_GROUP": per_group, "EPS": norm.eps, "TILES": _TILES,
+        "CHANNELS": triton.next_power_of_2(per_group), "num_warps": 4,
+    }  # fmt: skip
 
 
 def activate(
@@ -245,16 +253,25 @@ def activate(
         )
     _check_picture(x)
     _check_picture(out)
-    largest = 448 if out.dtype == torch.float8_e4m3fn else 0
-    if step != 1.0 and not largest:
+    if step != 1.0 and out.dtype != torch.float8_e4m3fn:
         raise ValueError(f"activate: only fp8 has a step, not {out.dtype}")
-    block = _channel_block(channels)
-    grid = (triton.cdiv(height * width, _PIXELS), frames, triton.cdiv(channels, block))
-    activate_kernel[grid](
+    constants = activate_constants(out, silu)
+    blocks = triton.cdiv(channels, constants["CHANNELS"])
+    activate_kernel[triton.cdiv(height * width, _PIXELS), frames, blocks](
         x, scale_shift, out, 1 / step, height * width, width, *x.stride()[:3], *out.stride()[:3],
-        C=channels, SILU=silu, LARGEST=largest, PIXELS=_PIXELS, CHANNELS=block, num_warps=4,
+        **constants,
     )  # fmt: skip
     return out
+
+
+def activate_constants(out: "Tensor", silu: bool = True) -> dict[str, Any]:
+    """The kernel's compile-time arguments for pictures like `out`."""
+    import torch
+
+    return {
+        "C": out.shape[3], "SILU": silu, "LARGEST": 448 if out.dtype == torch.float8_e4m3fn else 0,
+        "PIXELS": _PIXELS, "CHANNELS": _channel_block(out.shape[3]), "num_warps": 4,
+    }  # fmt: skip
 
 
 def _channel_block(channels: int) -> int:

@@ -21,18 +21,19 @@ from vr_trt.engines.selection import (
     own_graphs,
     select,
 )
+from vr_trt.engines.triton_card import triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 
-SESSIONS = frozenset({"onnxruntime", "tensorrt", "tensorrt-rtx"})  # backends that are run
+SESSIONS = frozenset({"onnxruntime", "tensorrt", "tensorrt-rtx", "triton"})  # backends that are run
 _MODULES = {
-    "onnxruntime": "onnxruntime",
-    "tensorrt-rtx": "tensorrt_rtx",
-    "tensorrt": "tensorrt",
-    "triton": "triton",
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
+    "tensorrt": ("tensorrt",),
+    "triton": ("triton", "torch"),
 }
 
 
@@ -75,7 +76,7 @@ def this_machine() -> Machine:
     return Machine(
         sm=gpu.sm if gpu else None,
         memory=gpu.memory if gpu else 0,
-        installed=frozenset(name for name, module in _MODULES.items() if find_spec(module)),
+        installed=frozenset(n for n, modules in _MODULES.items() if all(map(find_spec, modules))),
         runs=SESSIONS,
     )
 
@@ -145,7 +146,7 @@ class Networks:
             if self._own is None or self._own.cancelled:
                 self._own = Model(self._folder, self._options)
             return self._own
-        self._opened = selection, _open_engines(engines, self._options)
+        self._opened = selection, _open_engines(engines, self._options, self._own)
         return self._opened[1]
 
     def close(self) -> None:
@@ -180,21 +181,20 @@ class Networks:
 
 
 def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | None:
-    streamed = any(
-        engine.spec.flags.get("weight_streaming") == "yes" for engine in selection.engines.values()
-    )
-    settings = Settings(
-        precision=selection.precision, cut=is_cut(selection.engines), streamed=streamed
-    )
+    others = {s: e for s, e in selection.engines.items() if e.spec.backend != "triton"}
+    streamed = any(e.spec.flags.get("weight_streaming") == "yes" for e in others.values())
+    settings = Settings(precision=selection.precision, cut=is_cut(others), streamed=streamed)
+    if "triton" in selection.backends.values() and machine.sm:
+        return triton_use(model, selection, settings, machine.sm, machine.memory)
     return card_use(model, selection.canvas, settings, machine.memory)
 
 
-def _open_engines(selection: Selection, options: OrtOptions) -> Model:
+def _open_engines(selection: Selection, options: OrtOptions, own: Model | None) -> Model:
     """ModelError for an engine that is damaged: all of it is read."""
     for engine in selection.engines.values():
         engine.check()
         engine.mark_used()
-    return Model.of_engines(selection.engines, options)
+    return Model.of_engines(selection.engines, options, own)
 
 
 def _asked(wanted: Wanted, folder: Path | None, sizes: Canvas, picture: bool) -> Asked:
