@@ -13,15 +13,13 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
 from vr_trt.kernels.tuning import CHIPS, tuned
 from vr_trt.kernels.window_attention import (
-    AttentionBuffers,
-    QkNorm,
     compile_attention,
     rotated_keys_kernel,
     window_attention,
     window_attention_reference,
     window_mean_kernel,
-    window_plan,
 )
+from vr_trt.kernels.window_call import AttentionBuffers, QkNorm, window_plan
 from vr_trt.kernels.window_tables import WindowSpec
 
 Change = Callable[[torch.Tensor, torch.Tensor, QkNorm], tuple[torch.Tensor, torch.Tensor, QkNorm]]
@@ -109,6 +107,16 @@ def test_attention_of_other_forms(head_width: int, text_parts: int, chip: int) -
     check_attention(compile_attention("fp16", 20, head_width, chip, text_parts), chip)
 
 
+@pytest.mark.parametrize(
+    "chip", [c if c == 90 else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS if c >= 89]
+)
+def test_attention_that_ends_in_codes(chip: int) -> None:
+    compiled = compile_attention("bf16", 20, 128, chip, codes=True)
+    assert compiled.spills == 0 and compiled.shared_bytes <= SHARED_LIMIT[chip]
+    assert compiled.count(PRODUCT[chip]) > 0 and compiled.count("F2FP") > 0
+    assert compiled.count("STG.E.U8", "STG.E.U16") == 0
+
+
 def check_attention(compiled: Compiled, chip: int) -> None:
     assert compiled.spills == 0
     assert compiled.shared_bytes <= SHARED_LIMIT[chip]
@@ -128,7 +136,8 @@ def test_keys_and_means_are_moved_in_wide_pieces(chip: int) -> None:
         rotated_keys_kernel, signature, constants | tuned("rotated_keys", chip), chip
     )
     signature = {"windows": "*fp16:16", "mean": "*fp16:16", "count": "i32", "size": "i32:16"}
-    mean = compile_for(window_mean_kernel, signature, tuned("window_mean", chip), chip)
+    constants = {"QUANTISES": False, **tuned("window_mean", chip)}
+    mean = compile_for(window_mean_kernel, signature | {"scale": "*fp32:16"}, constants, chip)
     for compiled in (keys, mean):
         assert compiled.spills == 0 and compiled.registers <= 128
         assert compiled.count("LDG.E.U16", "STG.E.U16") == 0
