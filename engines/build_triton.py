@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.chips import check_chip
+from vr_trt.engines.e4m3_graph import CODES, e4m3_tensors
 from vr_trt.engines.onnx_file import open_onnx
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import ModelError
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from vr_trt.export.config import GeneratorConfig
 
 PACKAGES = ("triton", "torch", "onnx")
-PRECISIONS = ("fp16", "bf16")
+PRECISIONS = ("fp16", "bf16", "fp8")  # beside fp8, the rest is in fp16
 STAGES = ("generator", "generator_image")
 # Host memory at the peak, fitted to 0.35 and 0.98 GB of fp16 weights.
 BASE_BYTES = 400 << 20
@@ -60,7 +62,9 @@ class TritonBuilder:
         if sm is None:
             raise ModelError("triton builds for a GPU: name one with --sm 90, or use onnxruntime")
         if precision not in PRECISIONS:
-            raise ModelError(f"the triton backend has no {precision}: choose fp16 or bf16")
+            raise ModelError(f"the triton backend has no {precision}: choose fp16, bf16 or fp8")
+        if precision == "fp8":
+            check_chip(precision, sm)
         if sm < min(CHIPS):
             raise ModelError(f"sm_{sm} is older than what the triton backend is for: sm_80 and up")
 
@@ -85,6 +89,8 @@ class TritonBuilder:
         progress("reading")
         config = _config_of(spec.model)
         tensors = dict(_tensors(onnx_path, spec.precision))
+        small = _e4m3(onnx_path, len(tensors.get("text", ()))) if spec.precision == "fp8" else {}
+        tensors |= small
         wanted = empty_generator(config, len(tensors.get("text", ()))).state_dict()
         for name, like in wanted.items():
             if name not in tensors or tensors[name].shape != like.shape:
@@ -98,7 +104,7 @@ class TritonBuilder:
         facts = {f"sm_{sm}": _attention(config, spec.precision, sm) for sm in spec.targets}
         compiled = time.monotonic()
         progress("writing")
-        state = {name: tensors[name] for name in wanted}
+        state = {name: tensors[name] for name in wanted} | small
         latent = spec.shapes["latent"].best
         plan = TritonPlan(stage=spec.stage, config=config, latent=latent, state=state)
         write_plan(plan, out_path)
@@ -125,11 +131,21 @@ def _tensors(onnx_path: Path, precision: str) -> "Iterator[tuple[str, Tensor]]":
     """The network's own tensors, by their names in PyTorch, in `precision`; large ones mapped."""
     import torch
 
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     for tensor in open_onnx(onnx_path).graph.initializer:
-        if tensor.name.startswith(_NETWORK):
+        if tensor.name.startswith(_NETWORK) and CODES not in tensor.name:
             name = tensor.name.removeprefix(_NETWORK).removesuffix(_STORED_IN_HALF)
             yield name, _tensor(tensor, onnx_path.parent).to(dtype)
+
+
+def _e4m3(onnx_path: Path, text_tokens: int) -> "dict[str, Tensor]":
+    """The tensors of the E4M3 linears; ModelError where there are none."""
+    found = e4m3_tensors(
+        open_onnx(onnx_path), text_tokens, lambda tensor: _tensor(tensor, onnx_path.parent)
+    )
+    if not found:
+        raise ModelError(f"{onnx_path} has no linears in fp8: export it with --precision fp8")
+    return found
 
 
 def _tensor(tensor: "TensorProto", folder: Path) -> "Tensor":
@@ -142,6 +158,7 @@ def _tensor(tensor: "TensorProto", folder: Path) -> "Tensor":
         TensorProto.FLOAT: (np.float32, torch.float32),
         TensorProto.FLOAT16: (np.float16, torch.float16),
         TensorProto.BFLOAT16: (np.int16, torch.bfloat16),  # its bits: numpy has no such numbers
+        TensorProto.FLOAT8E4M3FN: (np.uint8, torch.float8_e4m3fn),
     }
     if tensor.data_type not in kinds:
         raise ModelError(f"{tensor.name} is of a kind that the triton backend does not run")
@@ -160,7 +177,8 @@ def _attention(config: "GeneratorConfig", precision: str, sm: int) -> dict[str, 
     from vr_trt.kernels.aot import SHARED_LIMIT
     from vr_trt.kernels.window_attention import compile_attention
 
-    compiled = compile_attention(precision, config.heads, config.head_width, sm)
+    kind, codes = ("fp16", True) if precision == "fp8" else (precision, False)
+    compiled = compile_attention(kind, config.heads, config.head_width, sm, codes=codes)
     if compiled.spills or compiled.shared_bytes > SHARED_LIMIT.get(sm, SHARED_LIMIT[120]):
         raise ModelError(
             f"the attention of heads {config.head_width} wide does not fit sm_{sm}: {compiled.spills} "

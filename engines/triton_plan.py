@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_generator import PATCH, TritonGenerator
+from vr_trt.engines.triton_products import check_device, e4m3_linears
 from vr_trt.errors import MemoryBudgetError, ModelError
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.export.folded_generator import FoldedGenerator
@@ -70,7 +71,8 @@ def open_stage(path: Path, device: torch.device) -> StaticStage:
     """
     plan = read_plan(path)
     _, _, T, h, w = plan.latent
-    network = empty_generator(plan.config, len(plan.state["text"]))
+    check_device(plan.state, device)
+    network = e4m3_linears(empty_generator(plan.config, len(plan.state["text"])), plan.state)
     try:
         state = {name: tensor.to(device) for name, tensor in plan.state.items()}
         network.load_state_dict(state, assign=True)
