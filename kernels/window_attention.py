@@ -162,6 +162,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     QUANTISES: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    UNROLL: tl.constexpr,  # blocks of keys of one pass
 ):
     """Each program: one head, one tile of a window's queries, all of the window's keys.
 
@@ -197,7 +198,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     attended = tl.zeros([BLOCK_Q, D], tl.float32)
-    for k_first in range(0, length, BLOCK_K):
+    for k_first in tl.range(0, length, BLOCK_K, loop_unroll_factor=UNROLL):
         k_row = next_row.to(tl.int64)
         next_row = tl.load(index + tl.minimum(k_first + BLOCK_K + k_place, length - 1))
         k = tl.load((keys + k_row * (H * D))[:, None] + head + d)

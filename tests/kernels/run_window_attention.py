@@ -22,7 +22,9 @@ if DEVICE == "cpu":
 LARGEST_RATIO = {torch.float32: 2.5, torch.float16: 1.2, torch.bfloat16: 1.2}
 # Small blocks, so that windows are longer than one; on a GPU the tuned ones.
 SIZES = (
-    None if DEVICE == "cuda" else {"BLOCK_Q": 32, "BLOCK_K": 64, "num_warps": 4, "num_stages": 2}
+    None
+    if DEVICE == "cuda"
+    else {"BLOCK_Q": 32, "BLOCK_K": 64, "UNROLL": 1, "num_warps": 4, "num_stages": 2}
 )
 GRIDS: dict[str, tuple[Grid, bool, int]] = {  # token grid, whether shifted, text tokens
     "one token": ((1, 1, 1), False, 1),

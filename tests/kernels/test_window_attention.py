@@ -100,6 +100,17 @@ def test_attention_of_the_published_width_on_every_chip(kind: str, chip: int) ->
         assert compiled.count("HGMMA") == 16 and compiled.count("WARPGROUP.DEPBAR") <= 2
 
 
+def test_hopper_overlaps_the_products_of_narrow_heads() -> None:
+    """With one block of keys a pass the assembler serialises them; with two it does not."""
+    check_attention(compile_attention("bf16", 20, 64, 90), 90)
+    row = tuned("window_attention", 90, head_width=64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "vr_trt.kernels.window_attention.tuned", lambda *_, **__: {**row, "UNROLL": 1}
+        )
+        assert compile_attention("bf16", 20, 64, 90).serialised
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize(("head_width", "text_parts"), [(32, 3), (64, 3), (64, 2), (128, 2)])
@@ -118,7 +129,7 @@ def test_attention_that_ends_in_codes(chip: int) -> None:
 
 
 def check_attention(compiled: Compiled, chip: int) -> None:
-    assert compiled.spills == 0
+    assert compiled.spills == 0 and not compiled.serialised
     assert compiled.shared_bytes <= SHARED_LIMIT[chip]
     assert compiled.count(PRODUCT[chip]) > 0
     # Rows are gathered 16 bytes a thread, past the registers.
