@@ -18,18 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.chips import check_chip
 from vr_trt.engines.graphs import NETWORK_STAGES, WHOLE
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import ModelError
 from vr_trt.kernels.tuning import CHIPS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vr_trt.engines.graph_tensors import GraphTensors
     from vr_trt.engines.static_stage import StaticStage
     from vr_trt.engines.triton_plan import TritonPlan
     from vr_trt.export.config import GeneratorConfig, VaeConfig
 
 PACKAGES = ("triton", "torch", "onnx")
-PRECISIONS = ("fp16", "bf16")
+PRECISIONS = ("fp16", "bf16", "fp8")  # beside fp8, the rest is in fp16
 GENERATORS = NETWORK_STAGES["generator"]
 CODERS = (*WHOLE, "encode_image", "decode_image")
 # Host memory at the peak, fitted to 1 MB and 0.98 GB of fp16 weights.
@@ -65,7 +69,9 @@ class TritonBuilder:
         if sm is None:
             raise ModelError("triton builds for a GPU: name one with --sm 90, or use onnxruntime")
         if precision not in PRECISIONS:
-            raise ModelError(f"the triton backend has no {precision}: choose fp16 or bf16")
+            raise ModelError(f"the triton backend has no {precision}: choose fp16, bf16 or fp8")
+        if precision == "fp8":
+            check_chip(precision, sm)
         if sm < min(CHIPS):
             raise ModelError(f"sm_{sm} is older than what the triton backend is for: sm_80 and up")
 
@@ -104,7 +110,7 @@ class TritonBuilder:
 def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
     """The plan of `spec`: its tensors from the graph, each of the shape that the stage wants."""
     from vr_trt.engines.graph_tensors import GraphTensors
-    from vr_trt.engines.triton_plan import DTYPES, TritonPlan
+    from vr_trt.engines.triton_plan import TritonPlan
 
     is_generator = spec.stage in GENERATORS
     if not is_generator and spec.stage not in CODERS:
@@ -122,7 +128,7 @@ def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
         config=generator if is_generator else vae,
         precision=spec.precision,
         sizes=spec.shapes[source].best,
-        state=dict(graph.read(DTYPES[spec.precision])),
+        state=_tensors(graph, spec, onnx_path),
         stream=1.0 if epsilon is None else (epsilon / vae.norm_eps) ** 0.5,
     )
     wanted = _wanted(plan)
@@ -136,13 +142,26 @@ def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
     return replace(plan, state={name: plan.state[name] for name in wanted})
 
 
+def _tensors(graph: "GraphTensors", spec: EngineSpec, onnx_path: Path) -> "dict[str, Tensor]":
+    """Those of the graph; of a generator in fp8 its E4M3 linears as well, ModelError without any."""
+    from vr_trt.engines.triton_plan import DTYPES
+
+    state = dict(graph.read(DTYPES[spec.precision]))
+    if spec.precision != "fp8" or spec.stage not in GENERATORS:
+        return state
+    codes = graph.e4m3(len(state.get("text", ())))
+    if not codes:
+        raise ModelError(f"{onnx_path} has no linears in fp8: export it with --precision fp8")
+    return state | codes
+
+
 def _wanted(plan: "TritonPlan") -> dict[str, tuple[int, ...]]:
     """The tensors that the stage uses, and their shapes."""
     from vr_trt.engines import triton_stages as stages
     from vr_trt.export.config import GeneratorConfig
 
     if isinstance(plan.config, GeneratorConfig):
-        whole = stages.empty_generator(plan.config, len(plan.state.get("text", ()))).state_dict()
+        whole = stages.empty_generator(plan).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in whole.items()}
     network = stages.empty_coder(plan)
     stages.fit_sub_pixels(network, plan.state)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vr_trt.engines.e4m3_graph import CODES, e4m3_tensors
 from vr_trt.engines.onnx_file import open_onnx
 from vr_trt.errors import ModelError
 
@@ -45,7 +46,7 @@ class GraphTensors:
         """Name and tensor in `dtype`; large ones are mapped, and read when they are used."""
         named = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for name, tensor in named.items():
-            if name.startswith(f"{self._network}."):
+            if name.startswith(f"{self._network}.") and CODES not in name:
                 yield self._short(name), self._tensor(tensor).to(dtype)
         for node in self._model.graph.node:
             folded = named.get(node.input[1]) if node.op_type in _PRODUCTS else None
@@ -53,6 +54,10 @@ class GraphTensors:
                 layer = node.name.rpartition("/")[0].replace("/", ".")
                 if layer.startswith(f"{self._network}."):
                     yield self._short(f"{layer}.weight"), self._unfolded(node, folded).to(dtype)
+
+    def e4m3(self, text_tokens: int) -> "dict[str, Tensor]":
+        """The tensors of the E4M3 linears of a generator that was quantised."""
+        return e4m3_tensors(self._model, text_tokens, self._tensor)
 
     def _short(self, name: str) -> str:
         return name.removeprefix(f"{self._network}.").removesuffix(_STORED_IN_HALF)
@@ -72,6 +77,7 @@ class GraphTensors:
             TensorProto.FLOAT: (np.float32, torch.float32),
             TensorProto.FLOAT16: (np.float16, torch.float16),
             TensorProto.BFLOAT16: (np.int16, torch.bfloat16),  # its bits: numpy has no such numbers
+            TensorProto.FLOAT8E4M3FN: (np.uint8, torch.float8_e4m3fn),
         }
         if tensor.data_type not in kinds:
             raise ModelError(f"{tensor.name} is of a kind that the triton backend does not run")

@@ -76,7 +76,8 @@ def check_kernels(launches: Iterable[partial[object]], chip: int) -> dict[str, A
 
 def check_attention(config: GeneratorConfig, precision: str, chip: int) -> dict[str, Any]:
     """What the generator's attention compiles to for `chip`; ModelError if it does not fit there."""
-    compiled = compile_attention(precision, config.heads, config.head_width, chip)
+    kind, codes = ("fp16", True) if precision == "fp8" else (precision, False)
+    compiled = compile_attention(kind, config.heads, config.head_width, chip, codes=codes)
     if compiled.spills or compiled.shared_bytes > _limit(chip):
         raise ModelError(
             f"the attention of heads {config.head_width} wide does not fit sm_{chip}: "

@@ -13,6 +13,7 @@ from vr_trt.engines.static_arena import Arena
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_generator import PATCH, TritonGenerator
 from vr_trt.engines.triton_plan import TritonPlan, read_plan
+from vr_trt.engines.triton_products import check_device, e4m3_linears
 from vr_trt.engines.triton_vae import Call, TritonCoderStage
 from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.errors import MemoryBudgetError, ModelError
@@ -59,6 +60,7 @@ def open_stage(path: Path, shared: Shared) -> StaticStage:
     ModelError for a plan that is damaged, MemoryBudgetError where it does not fit.
     """
     plan = read_plan(path)
+    check_device(plan.state, shared.device)
     with _opening(path, plan.stage):
         state = {name: tensor.to(shared.device) for name, tensor in plan.state.items()}
         if plan.stage.startswith("generator"):
@@ -100,10 +102,12 @@ def arena_bytes(plan: TritonPlan, chip: int | None) -> int:
     return lay_out_coder(plan, chip).arena.size
 
 
-def empty_generator(config: GeneratorConfig, text_tokens: int) -> FoldedGenerator:
-    """A folded generator without tensors."""
+def empty_generator(plan: TritonPlan) -> FoldedGenerator:
+    """The folded generator of a plan, without tensors; its E4M3 linears are what the plan has."""
+    assert isinstance(plan.config, GeneratorConfig)
     with META:
-        return FoldedGenerator(config, text_tokens)
+        network = FoldedGenerator(plan.config, len(plan.state.get("text", ())))
+    return e4m3_linears(network, plan.state)
 
 
 def empty_coder(plan: TritonPlan) -> Coder:
@@ -140,9 +144,8 @@ def _shapes(plan: TritonPlan) -> dict[str, Tensor]:
 
 
 def _generator(plan: TritonPlan, state: Mapping[str, Tensor]) -> TritonGenerator:
-    assert isinstance(plan.config, GeneratorConfig)
     _, _, T, h, w = plan.sizes
-    network = empty_generator(plan.config, len(state["text"]))
+    network = empty_generator(plan)
     network.load_state_dict(state, assign=True)
     return TritonGenerator(network.requires_grad_(False), (T, h // PATCH, w // PATCH))
 

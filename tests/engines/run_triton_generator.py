@@ -46,8 +46,9 @@ def folded(config: GeneratorConfig, dtype: torch.dtype, text: int = 5) -> Folded
 
 def restored(stage: TritonGenerator, noise: Tensor, latent: Tensor) -> Tensor:
     """What a stage gives whose buffers hold nothing but NaN before."""
-    for field in fields(stage._buffers):
-        getattr(stage._buffers, field.name).fill_(torch.nan)
+    kept = [getattr(stage._buffers, field.name) for field in fields(stage._buffers)]
+    for tensor in (*kept[:-1], *stage._buffers.codes.values()):
+        tensor.copy_(torch.full_like(tensor, torch.nan, dtype=torch.float32))
     stage.outputs["restored"].fill_(torch.nan)
     stage.inputs["noise"].copy_(noise)
     stage.inputs["latent"].copy_(latent)

@@ -131,7 +131,7 @@ def test_it_is_the_builder_of_its_name() -> None:
     assert BUILDER.flags({}) == {}
     with pytest.raises(ModelError, match="no option 'x'"):
         BUILDER.flags({"x": "1"})
-    with pytest.raises(ModelError, match="no fp32: choose fp16 or bf16"):
+    with pytest.raises(ModelError, match="no fp32: choose fp16, bf16 or fp8"):
         BUILDER.check("fp32", 90)
     with pytest.raises(ModelError, match="sm_75 is older"):
         BUILDER.check("fp16", 75)
