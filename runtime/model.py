@@ -207,6 +207,8 @@ class Model:
         if self._shared is None:
             plans = [self._plans[s] for s, name in self._backends.items() if name == "triton"]
             self._shared = triton_session.open_device(plans)
+        if stage.endswith("_start"):  # opening a step runs it, on the states that both share
+            self.session(f"{stage.removesuffix('_start')}_step")
         return triton_session.load(self._plans[stage], self._shared)
 
     def drop(self, stage: str) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER, CODERS
 from vr_trt.engines.cache import About, Canvas, Engine
+from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.triton_stages import Shared
 from vr_trt.export.causal import Stream
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.fp8_vae import Coder
@@ -58,8 +60,16 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def model(plans: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """As a run opens it, on the device that is tested."""
-    opened = triton_session.open_device
+    opened, stage_of = triton_session.open_device, triton_session.open_stage
+
+    def open_and_run(path: Path, shared: Shared) -> StaticStage:
+        """As a CUDA graph is captured: what lies in the states then is lost."""
+        stage = stage_of(path, shared)
+        stage.run()
+        return stage
+
     monkeypatch.setattr(triton_session, "open_device", lambda paths: opened(paths, DEVICE))
+    monkeypatch.setattr(triton_session, "open_stage", open_and_run)
     about = About(
         source="tiny", profile="360p", canvas=Canvas(width=WIDTH, height=HEIGHT, latents=2, step=1)
     )
