@@ -86,7 +86,10 @@ class Journal:
             self.begin()
             return
         self._check(lines[0])
-        self.segments = [_segment(line) for line in lines[1:]]
+        try:
+            self.segments = _segments(lines[1:])
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged() from None
         for number, segment in enumerate(self.segments):
             path = self.segment_path(number)
             if not path.is_file() or path.stat().st_size != segment.bytes:
@@ -137,11 +140,19 @@ class Journal:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
+        except UnicodeDecodeError:
+            raise self._damaged() from None
         whole = text[: text.rfind("\n") + 1].splitlines()
         try:
-            return [json.loads(line) for line in whole]
-        except ValueError:
-            raise UsageError(f"{self._path} is damaged: start over with --overwrite") from None
+            lines = [json.loads(line) for line in whole]
+        except (ValueError, RecursionError):
+            raise self._damaged() from None
+        if not all(isinstance(line, dict) for line in lines):
+            raise self._damaged()
+        return lines
+
+    def _damaged(self) -> UsageError:
+        return UsageError(f"{self._path} is damaged: start over with --overwrite")
 
     def _check(self, before: dict[str, Any]) -> None:
         now = {"format": FORMAT, **self._facts}
@@ -161,7 +172,8 @@ def folder_of(output: Path) -> Path:
 def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
     try:
-        lines = (folder_of(output) / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        path = folder_of(output) / "journal.jsonl"
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     if len(lines) < 2:
@@ -169,12 +181,21 @@ def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     return "complete" if lines[-1].endswith('"following": null}') else "begun"
 
 
-def _segment(line: dict[str, Any]) -> Segment:
-    following = line["following"]
-    return Segment(
-        **{
-            **line,
-            "tail": tuple(line["tail"]),
-            "following": Join(**following) if following else None,
-        }
-    )
+def _segments(lines: list[dict[str, Any]]) -> list[Segment]:
+    """The segments of a journal's lines; KeyError, TypeError or ValueError where they are none."""
+    segments: list[Segment] = []
+    for line in lines:
+        following = line["following"]
+        join = Join(**following) if following else None
+        segment = Segment(**{**line, "tail": tuple(line["tail"]), "following": join})
+        numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
+        places = (join.frame, join.shot) if join else ()
+        if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
+            raise ValueError("a number is none")
+        after = segments[-1].following if segments else None
+        if segments and (after is None or segment.first != after.frame):
+            raise ValueError("segments do not follow each other")
+        if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
+            raise ValueError("a segment without frames")
+        segments.append(segment)
+    return segments
