@@ -87,8 +87,8 @@ class Journal:
             return
         self._check(lines[0])
         try:
-            self.segments = _segments(lines[1:])
-        except (KeyError, TypeError, ValueError):
+            self.segments = [_segment(line) for line in lines[1:]]
+        except ValueError:
             raise self._damaged() from None
         for number, segment in enumerate(self.segments):
             path = self.segment_path(number)
@@ -145,7 +145,7 @@ class Journal:
         whole = text[: text.rfind("\n") + 1].splitlines()
         try:
             lines = [json.loads(line) for line in whole]
-        except (ValueError, RecursionError):
+        except ValueError:
             raise self._damaged() from None
         if not all(isinstance(line, dict) for line in lines):
             raise self._damaged()
@@ -181,21 +181,20 @@ def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     return "complete" if lines[-1].endswith('"following": null}') else "begun"
 
 
-def _segments(lines: list[dict[str, Any]]) -> list[Segment]:
-    """The segments of a journal's lines; KeyError, TypeError or ValueError where they are none."""
-    segments: list[Segment] = []
-    for line in lines:
+def _segment(line: dict[str, Any]) -> Segment:
+    """The segment of a journal's line; ValueError where it is none."""
+    try:
         following = line["following"]
         join = Join(**following) if following else None
         segment = Segment(**{**line, "tail": tuple(line["tail"]), "following": join})
-        numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
-        places = (join.frame, join.shot) if join else ()
-        if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
-            raise ValueError("a number is none")
-        after = segments[-1].following if segments else None
-        if segments and (after is None or segment.first != after.frame):
-            raise ValueError("segments do not follow each other")
-        if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
-            raise ValueError("a segment without frames")
-        segments.append(segment)
-    return segments
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no segment: {error}") from None
+    numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
+    places = (join.frame, join.shot) if join else ()
+    if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
+        raise ValueError("no segment: a number is none")
+    if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
+        raise ValueError("no segment: it has no frames")
+    if join and join.frame != segment.first + segment.frames:
+        raise ValueError("no segment: the next one does not follow it")
+    return segment
