@@ -58,7 +58,7 @@ BARS = (
     Bar(
         row="bf16",
         what="folded networks in bf16, in PyTorch",
-        least=34,
+        least=30,
         beats_seed=False,
         why="eight binary digits: a tenth of nano's latents (docs/precision.md); so nano runs in "
         "fp32 or fp16, and a collapse is all that this row can notice",

@@ -2,7 +2,8 @@
 
 A film with sound and cuts is made, an hour of 96 x 64 if nothing else is asked for, and restored in
 a process of its own by a model of tiny graphs (or by nano), at a profile as small as the film, under
-a limit on the process's data. Prints what the process held along the way; JSON is the last line.
+a limit on the process's data (addresses: threads reserve ten times what they ever touch). Prints what
+it held along the way; JSON is the last line.
 """
 
 import argparse
@@ -61,7 +62,7 @@ class Watched:
     frames: int  # of the output
     seconds: float
     peak_mib: float
-    limit_mib: int
+    limit_mib: int  # of addresses for data
     samples: tuple[tuple[int, float], ...]  # frames done, resident MiB
 
     def around(self, start: float, stop: float) -> float:
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--model", default="fake", help="fake, or one that `run` knows")
-    parser.add_argument("--limit", type=int, default=512, help="MiB of data")
+    parser.add_argument("--limit", type=int, default=3072, help="MiB of addresses for data")
     parser.add_argument("--out", type=Path, help="where to keep the JSON")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
