@@ -86,7 +86,10 @@ class Journal:
             self.begin()
             return
         self._check(lines[0])
-        self.segments = [_segment(line) for line in lines[1:]]
+        try:
+            self.segments = [_segment(line) for line in lines[1:]]
+        except ValueError:
+            raise self._damaged() from None
         for number, segment in enumerate(self.segments):
             path = self.segment_path(number)
             if not path.is_file() or path.stat().st_size != segment.bytes:
@@ -137,11 +140,19 @@ class Journal:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
+        except UnicodeDecodeError:
+            raise self._damaged() from None
         whole = text[: text.rfind("\n") + 1].splitlines()
         try:
-            return [json.loads(line) for line in whole]
+            lines = [json.loads(line) for line in whole]
         except ValueError:
-            raise UsageError(f"{self._path} is damaged: start over with --overwrite") from None
+            raise self._damaged() from None
+        if not all(isinstance(line, dict) for line in lines):
+            raise self._damaged()
+        return lines
+
+    def _damaged(self) -> UsageError:
+        return UsageError(f"{self._path} is damaged: start over with --overwrite")
 
     def _check(self, before: dict[str, Any]) -> None:
         now = {"format": FORMAT, **self._facts}
@@ -161,7 +172,8 @@ def folder_of(output: Path) -> Path:
 def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
     try:
-        lines = (folder_of(output) / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        path = folder_of(output) / "journal.jsonl"
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     if len(lines) < 2:
@@ -170,11 +182,19 @@ def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
 
 
 def _segment(line: dict[str, Any]) -> Segment:
-    following = line["following"]
-    return Segment(
-        **{
-            **line,
-            "tail": tuple(line["tail"]),
-            "following": Join(**following) if following else None,
-        }
-    )
+    """The segment of a journal's line; ValueError where it is none."""
+    try:
+        following = line["following"]
+        join = Join(**following) if following else None
+        segment = Segment(**{**line, "tail": tuple(line["tail"]), "following": join})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no segment: {error}") from None
+    numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
+    places = (join.frame, join.shot) if join else ()
+    if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
+        raise ValueError("no segment: a number is none")
+    if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
+        raise ValueError("no segment: it has no frames")
+    if join and join.frame != segment.first + segment.frames:
+        raise ValueError("no segment: the next one does not follow it")
+    return segment

@@ -102,7 +102,9 @@ class FilmFile:
             packet.dts -= shift
             if self._copier:
                 self._copier.copy_until(packet.dts * self._time_base)
-            self._output.mux_one(packet)
+                self._copier.mux(packet)
+            else:
+                self._output.mux_one(packet)
             frames += 1
         assert frames == journal.frames, f"{frames} pictures of {journal.frames} frames"
         if self._copier:
