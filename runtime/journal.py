@@ -65,6 +65,11 @@ class Journal:
         """Frames that are done."""
         return sum(segment.frames for segment in self.segments)
 
+    @property
+    def kept(self) -> int:
+        """Frames that are done, those after a gap counted."""
+        return self.frames + sum(segment.frames for segment in self.ahead.values())
+
     def begin(self) -> None:
         """A new run: forget everything else. Raises OSError."""
         for path in self.folder.iterdir():
@@ -110,7 +115,7 @@ class Journal:
 
     def segment_path(self, first: int) -> Path:
         """Where the segment lies that begins with frame `first`."""
-        return self.folder / f"{first:08}.segment"
+        return self.folder / segment_name(first)
 
     def add(self, segment: Segment) -> None:
         """Note that a segment is complete, the next one or one ahead. Raises OSError."""
@@ -160,6 +165,11 @@ class Journal:
                     f"{self._output}: the stopped run had {name} {before.get(name)}, this one has "
                     f"{now.get(name)}: ask for the same to resume, or start over with --overwrite"
                 )
+
+
+def segment_name(first: int) -> str:
+    """Name of the file of the segment that begins with frame `first`."""
+    return f"{first:08}.segment"
 
 
 def folder_of(output: Path) -> Path:

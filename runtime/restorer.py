@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -15,11 +15,20 @@ from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.crew import (
+    Muster,
+    check_spreadable,
+    check_workers_memory,
+    find_cards,
+    kept_threads,
+    mustered,
+)
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun, Work
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.input_identity import input_digest
+from vr_trt.runtime.item_work import ItemWorker, Opened
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
 from vr_trt.runtime.pipeline import Progress, Timing
@@ -31,9 +40,11 @@ from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.spread_run import Crew, SpreadRun
 from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.video_codecs import Encoding
+from vr_trt.runtime.workers import Pool
 from vr_trt.runtime.writer import OutputSpec
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
@@ -90,9 +101,12 @@ class Restorer:
         self.profile = find_profile(profile)
         self._seed = check_seed(seed)
         self._color = color
-        wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
+        self._wanted = Wanted(
+            model=model, profile=self.profile, backend=backend, precision=precision
+        )
+        self._threads = threads
         self._options = OrtOptions(threads=threads)
-        self._networks = Networks(wanted, self._options)
+        self._networks = Networks(self._wanted, self._options)
         self._live: tuple[Shot, tuple[int, int]] | None = None
 
     def __enter__(self) -> Self:
@@ -133,12 +147,25 @@ class Restorer:
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         target = Path(output) if output is not None else default_output(info)
+        threads = self._threads or (kept_threads(target) if options.resume else 0)
+        self._use_threads(threads)
         plan = self._plan(info, target)
         check_memory(plan, self._networks.law)
         spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
-        facts = self._facts(plan.serving, info, spec)
-        run = FilmRun(info, spec, options, facts, plan.frames)
-        done = run.run(lambda: self._work(plan, spec), on_progress)
+        run: FilmRun
+        if options.spread:
+            check_spreadable(info, target)
+            with mustered(options, threads) as muster:
+                self._use_threads(muster.threads)
+                crew = self._crew(plan, spec, muster)
+                facts = self._facts(plan.serving, info, spec)
+                facts["engines"] = " and ".join(sorted(crew.engines))
+                run = SpreadRun(info, spec, options, facts, plan.frames)
+                done = run.spread(crew, on_progress)
+        else:
+            facts = self._facts(plan.serving, info, spec)
+            run = FilmRun(info, spec, options, facts, plan.frames)
+            done = run.run(lambda: self._work(plan, spec), on_progress)
         report = Report(
             input=Path(input),
             output=target,
@@ -175,6 +202,43 @@ class Restorer:
             return []
         shot, self._live = self._live[0], None
         return [_picture(frame) for frame in shot.finish()]
+
+    def _use_threads(self, threads: int) -> None:
+        """0 for every core."""
+        if threads != self._options.threads:
+            self._networks.close()
+            self._options = OrtOptions(threads=threads)
+            self._networks = Networks(self._wanted, self._options)
+
+    def _crew(self, plan: Plan, spec: OutputSpec, muster: Muster) -> Crew:
+        """Workers of one run. MemoryBudgetError, UsageError where they cannot be had."""
+        servings, cards = [plan.serving], find_cards(muster.gpus)
+        if cards:
+            info = plan.source
+            sizes = canvas(info.width, info.height, self.profile.short_side)
+            servings = [self._networks.find(sizes, gpu=card) for card in cards]
+        for serving in servings:
+            self._networks.check_card(serving)
+        if muster.cluster is None:
+            law = self._networks.law
+            check_workers_memory(plan, muster.size, law.base if law else 0.0)
+
+        def open_pool(folder: Path) -> Pool:
+            opener = OpenItemWorker(
+                wanted=self._wanted,
+                seed=self._seed,
+                color=self._color,
+                threads=muster.threads,
+                info=replace(plan.source, path=plan.source.path.resolve()),
+                spec=spec,
+                folder=folder,
+                digest=input_digest(plan.source.path),
+            )
+            return muster.pool(opener, on_gpu=plan.serving.selection.on_gpu)
+
+        engines = frozenset(serving.line for serving in servings)
+        alike = len(engines) == 1 and len({card.name for card in cards}) <= 1
+        return Crew(open_pool=open_pool, profile=self.profile, engines=engines, alike=alike)
 
     def _work(self, plan: Plan, spec: OutputSpec) -> Work:
         info = plan.source
@@ -242,6 +306,46 @@ class Restorer:
         picture = estimated_frames(info) == 1
         serving = self._networks.find(sizes, picture=picture)
         return make_plan(info, self.profile, self._networks.law, output, serving)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenItemWorker:
+    """Opens a worker of one run, in the process that calls it."""
+
+    wanted: Wanted
+    seed: int
+    color: Correction
+    threads: int
+    info: VideoInfo
+    spec: OutputSpec
+    folder: Path  # for segments
+    digest: str  # of the input
+
+    def __call__(self) -> ItemWorker:
+        return self._opened(ship=False)
+
+    def elsewhere(self, folder: Path, fetch: Callable[[Path, Path], None]) -> ItemWorker:
+        """On another machine: segments are sent, and so is the input where it is not there."""
+        info = self.info
+        if input_digest(info.path) != self.digest:
+            copy = folder / info.path.name
+            fetch(info.path, copy)
+            info = replace(info, path=copy)
+        return replace(self, info=info, folder=folder)._opened(ship=True)
+
+    def _opened(self, ship: bool) -> ItemWorker:
+        restorer = Restorer(
+            model=self.wanted.model,
+            profile=self.wanted.profile.name,
+            seed=self.seed,
+            color=self.color,
+            backend=self.wanted.backend,
+            precision=self.wanted.precision,
+            threads=self.threads,
+        )
+        plan = restorer._plan(self.info, self.spec.path)
+        opened = Opened(work=restorer._work(plan, self.spec), engines=plan.serving.line)
+        return ItemWorker(opened, self.info, self.spec, self.folder, ship)
 
 
 def default_output(info: VideoInfo) -> Path:
