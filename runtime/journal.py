@@ -92,7 +92,10 @@ class Journal:
             self.begin()
             return
         self._check(lines[0])
-        self.segments, self.ahead = _in_order(map(_segment, lines[1:]))
+        try:
+            self.segments, self.ahead = _in_order(map(_segment, lines[1:]))
+        except ValueError:
+            raise self._damaged() from None
         kept = set()
         for segment in (*self.segments, *self.ahead.values()):
             path = self.segment_path(segment.first)
@@ -155,7 +158,10 @@ class Journal:
         except FileNotFoundError:
             return []
         except ValueError:
-            raise UsageError(f"{self._path} is damaged: start over with --overwrite") from None
+            raise self._damaged() from None
+
+    def _damaged(self) -> UsageError:
+        return UsageError(f"{self._path} is damaged: start over with --overwrite")
 
     def _check(self, before: dict[str, Any]) -> None:
         now = {"format": FORMAT, **self._facts}
@@ -181,15 +187,13 @@ def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
     try:
         lines = _whole_lines(folder_of(output) / "journal.jsonl")
+        if len(lines) < 2:
+            return None  # no segment was complete: nothing is lost by starting over
+        segments, _ = _in_order(map(_segment, lines[1:]))
     except OSError:
         return None
     except ValueError:
-        return "begun"  # damaged: taking it up will say so
-    if len(lines) < 2:
-        return None  # no segment was complete: nothing is lost by starting over
-    if lines[0].get("format") != FORMAT:
-        return "begun"
-    segments, _ = _in_order(map(_segment, lines[1:]))
+        return "begun"  # damaged, or of another version: taking it up will say so
     return "complete" if _is_complete(segments) else "begun"
 
 
@@ -205,7 +209,10 @@ def stopped_facts(output: Path) -> dict[str, Any]:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Raises OSError, and ValueError where a line is damaged."""
     text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError("a line is no object")
+    return lines
 
 
 def _in_order(segments: Iterable[Segment]) -> tuple[list[Segment], dict[int, Segment]]:
@@ -229,11 +236,19 @@ def _line(segment: Segment) -> str:
 
 
 def _segment(line: dict[str, Any]) -> Segment:
-    following = line["following"]
-    return Segment(
-        **{
-            **line,
-            "tail": tuple(line["tail"]),
-            "following": Join(**following) if following else None,
-        }
-    )
+    """The segment of a journal's line; ValueError where it is none."""
+    try:
+        following = line["following"]
+        join = Join(**following) if following else None
+        segment = Segment(**{**line, "tail": tuple(line["tail"]), "following": join})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no segment: {error}") from None
+    numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
+    places = (join.frame, join.shot) if join else ()
+    if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
+        raise ValueError("no segment: a number is none")
+    if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
+        raise ValueError("no segment: it has no frames")
+    if join and join.frame != segment.first + segment.frames:
+        raise ValueError("no segment: the next one does not follow it")
+    return segment

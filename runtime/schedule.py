@@ -2,6 +2,7 @@
 
 import heapq
 from collections import Counter
+from collections.abc import Callable
 
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.workers import Died, Failed, Finished, Message, Pool, Ready, Task
@@ -12,8 +13,11 @@ TRIES = 3  # of one task, and starts of one worker, before it is given up
 class Schedule:
     """Gives tasks to the workers of a pool."""
 
-    def __init__(self, pool: Pool) -> None:
-        """Starts the workers."""
+    def __init__(
+        self, pool: Pool, give_up: Callable[[Task, VrTrtError], None] | None = None
+    ) -> None:
+        """Starts the workers. `give_up` hears of tasks that cannot be done; else they are raised."""
+        self._give_up = give_up or _raise
         self.warnings: list[str] = []
         self._pool = pool
         self._queue: list[tuple[int, Task]] = []
@@ -42,7 +46,7 @@ class Schedule:
     def step(self, seconds: float) -> list[tuple[Task | None, Message]]:
         """Give what can be given; what workers said, each with the task that it is about.
 
-        Raises the first error of a worker, and VrTrtError for a task on which TRIES workers died.
+        A task cannot be done that raises an error in a worker, or on which TRIES workers died.
         """
         self._give()
         said: list[tuple[Task | None, Message]] = []
@@ -57,7 +61,11 @@ class Schedule:
                     self._waiting.add(worker)
                     self._died[worker] = 0
                 case Failed(error):
-                    raise error
+                    if task is None:
+                        raise error  # nothing can be done at all
+                    del self._running[worker]
+                    self._waiting.add(worker)
+                    self._give_up(task, error)
                 case Died(reason):
                     self._bury(worker, reason)
             said.append((task, message))
@@ -78,13 +86,15 @@ class Schedule:
         task = self._running.pop(worker, None)
         if task is not None:
             self._tries[task.order] += 1
-            if self._tries[task.order] >= TRIES:
-                raise VrTrtError(
+            if self._tries[task.order] < TRIES:
+                self.warnings.append(f"a worker ended ({reason}) on {task}: done again")
+                self.add(task)
+            else:
+                error = VrTrtError(
                     f"{task}: {TRIES} workers ended on it ({reason}); if memory was short, use fewer "
                     "workers or a smaller profile"
                 )
-            self.warnings.append(f"a worker ended ({reason}) on {task}: done again")
-            self.add(task)
+                self._give_up(task, error)
         if self._died[worker] < TRIES:
             self._starting.add(worker)
             self._pool.start(worker)
@@ -92,3 +102,7 @@ class Schedule:
         self.warnings.append(f"worker {worker} ended {TRIES} times in a row ({reason}): given up")
         if not (self._starting or self._waiting or self._running):
             raise VrTrtError(f"no worker is left: they ended ({reason})")
+
+
+def _raise(task: Task, error: VrTrtError) -> None:
+    raise error

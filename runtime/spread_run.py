@@ -37,6 +37,11 @@ class Crew:
     engines: frozenset[str]  # what they may run on, in words: what was planned here
     alike: bool = True  # whether all round alike, so that a shot may be shared
 
+    @property
+    def line(self) -> str:
+        """What they run on."""
+        return " and ".join(sorted(self.engines))
+
     def check(self, about: About) -> None:
         """UsageError for a worker that would make other frames."""
         if about.version != __version__:
