@@ -180,7 +180,7 @@ class Batch:
             if task is not None:
                 tasks.append(task)
             else:
-                on_entry(entry)
+                on_entry(self.entries[job.number])
         self._write(started)
         if not tasks:
             return
@@ -221,7 +221,7 @@ class Batch:
             self._fail(entry, error)
             return None
         if muster.cluster is None:
-            check_workers_memory(plan, muster.size, 0.0)
+            check_workers_memory(plan, muster.size)
         entry.settings = _digest(settings)
         before = self._before.get(entry.output)
         ours = before is not None and before.status in ("done", "skipped") and _is_there(before)

@@ -80,14 +80,11 @@ def check_spreadable(info: VideoInfo, output: Path) -> None:
         raise UsageError(f"{output}: workers share a video's segments, and images have none")
 
 
-def check_workers_memory(plan: "Plan", workers: int, base: float) -> None:
-    """MemoryBudgetError if so many workers would not fit, with how many would.
-
-    `base`: bytes of a process that holds no network, as this one is.
-    """
+def check_workers_memory(plan: "Plan", workers: int) -> None:
+    """MemoryBudgetError if so many workers would not fit, with how many would."""
     if plan.peak_bytes is None or plan.available_bytes is None:
         return
-    fit = int((plan.available_bytes - base) // plan.peak_bytes)
+    fit = plan.available_bytes // plan.peak_bytes
     if workers > fit:
         advice = f"--workers {fit} would fit" if fit > 1 else "only one would fit"
         raise MemoryBudgetError(

@@ -63,8 +63,7 @@ def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> C
     for serving in servings:
         recipe.networks.check_card(serving)
     if muster.cluster is None:
-        law = recipe.networks.law
-        check_workers_memory(plan, muster.size, law.base if law else 0.0)
+        check_workers_memory(plan, muster.size)
 
     def open_pool(folder: Path) -> Pool:
         opener = OpenItemWorker(

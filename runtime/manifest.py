@@ -50,6 +50,9 @@ class Asked:
         )
 
 
+_KINDS: dict[str, Any] = {field.name: field.type for field in fields(Asked)}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One file."""
@@ -66,6 +69,14 @@ class Job:
 
     def __str__(self) -> str:
         return str(self.input)
+
+
+def make_asked(**values: Any) -> Asked:
+    """UsageError for a value that is none of its name's."""
+    for name, value in values.items():
+        if not _fits(value, _KINDS[name]):
+            raise UsageError(f"{name} cannot be {value!r}{_choices(_KINDS[name])}")
+    return Asked(**values)
 
 
 def read_manifest_jobs(manifest: Path, asked: Asked, folder: Path | None) -> list[Job]:
@@ -123,13 +134,12 @@ def _job(
     number: int, where: str, values: dict[str, Any], given: tuple[Path, Asked, Path | None]
 ) -> Job:
     manifest, asked, folder = given
-    known = {field.name: field.type for field in fields(Asked)}
     chosen = {name: value for name, value in values.items() if name not in ("input", "output")}
     for name, value in chosen.items():
-        if name not in known:
-            raise UsageError(f"{where}unknown key {name!r}: choose among {', '.join(known)}")
-        if not _fits(value, known[name]):
-            raise UsageError(f"{where}{name} cannot be {value!r}")
+        if name not in _KINDS:
+            raise UsageError(f"{where}unknown key {name!r}: choose among {', '.join(_KINDS)}")
+        if not _fits(value, _KINDS[name]):
+            raise UsageError(f"{where}{name} cannot be {value!r}{_choices(_KINDS[name])}")
     source = manifest.parent / Path(values["input"]).expanduser()
     output = values.get("output")
     if output is not None and not isinstance(output, str):
@@ -153,3 +163,9 @@ def _fits(value: object, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
+
+
+def _choices(kind: Any) -> str:
+    if typing.get_origin(kind) is not typing.Literal:
+        return ""
+    return f": choose one of {', '.join(typing.get_args(kind))}"

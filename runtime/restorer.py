@@ -130,7 +130,8 @@ class Restorer:
         options = options or RunOptions()
         encoding = encoding or Encoding()
         source, target = self._source(input, output, options)
-        threads = self._threads or (kept_threads(target) if options.resume else 0)
+        kept = kept_threads(target) if options.resume else 0
+        threads = kept or self._threads
         self._recipe.use_threads(threads)
         plan, spec = self._laid_out(source, target, encoding, options)
         check_memory(plan, self._recipe.networks.law)
@@ -158,7 +159,7 @@ class Restorer:
             timing=done.timing,
             stages=done.stages,
             settings=run.facts,
-            warnings=(*plan.serving.remarks, *done.warnings),
+            warnings=(*plan.serving.remarks, *done.warnings, *_threads_note(self._threads, kept)),
             engines=plan.serving.line,
         )
         if options.report is not None:
@@ -237,6 +238,12 @@ class Restorer:
 def _choose(what: str, value: str, choices: Any) -> None:
     if value not in get_args(choices):
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(get_args(choices))}")
+
+
+def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
+    if not kept or asked in (0, kept):
+        return ()
+    return (f"the stopped run had {kept} threads and so has this one: others round otherwise",)
 
 
 def _checked(picture: Pictures) -> Pictures:

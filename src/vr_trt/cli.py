@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from vr_trt import (
     __version__,
+    cli_batch,
     cli_bench,
     cli_calibrate,
     cli_compare,
@@ -40,6 +41,7 @@ app.command()(cli_export.export)
 app.command()(cli_compare.compare)
 app.command()(cli_calibrate.calibrate)
 app.command()(cli_cuts.cuts)
+app.command()(cli_batch.batch)
 
 
 class Color(StrEnum):
