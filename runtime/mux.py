@@ -134,10 +134,10 @@ class FilmFile:
         """
         depth = max(segment.depth for segment in journal.segments)
         shown: deque[int] = deque()  # times of pictures, `depth` of them before the current one
-        for number in range(len(journal.segments)):
-            path = journal.segment_path(number)
+        for segment in journal.segments:
+            path = journal.segment_path(segment.first)
             times = read_times(path)
-            if not number:
+            if segment is journal.segments[0]:
                 start, step = times[0]
                 shown.extend(start - (depth - i) * max(1, step) for i in range(depth))
             shown.extend(pts for pts, _ in times)

@@ -1,6 +1,5 @@
 """Restoring files and frames: the public face of the runtime."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +9,30 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.crew import (
+    check_spreadable,
+    kept_threads,
+    mustered,
+)
 from vr_trt.runtime.deinterlace import deinterlaced
-from vr_trt.runtime.film_run import FilmRun, Work
+from vr_trt.runtime.film_run import FilmRun
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
 from vr_trt.runtime.image_sequence import parse_rate
-from vr_trt.runtime.input_identity import input_digest
-from vr_trt.runtime.noise import check_seed
-from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
+from vr_trt.runtime.item_server import make_crew
 from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
-from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, make_plan
-from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
+from vr_trt.runtime.recipe import Recipe, default_output, output_spec
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
-from vr_trt.runtime.serving import Networks, Serving, Wanted
+from vr_trt.runtime.serving import Wanted
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.spread_run import SpreadRun
 from vr_trt.runtime.stage_trace import StageTime
-from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
 
@@ -88,11 +88,9 @@ class Restorer:
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
-        self._seed = check_seed(seed)
-        self._color = color
         wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
-        self._options = OrtOptions(threads=threads)
-        self._networks = Networks(wanted, self._options)
+        self._recipe = Recipe(wanted, seed, color, threads)
+        self._threads = threads
         self._live: tuple[Shot, tuple[int, int]] | None = None
 
     def __enter__(self) -> Self:
@@ -108,13 +106,13 @@ class Restorer:
 
     def close(self) -> None:
         """Drop the networks; the next call opens them again."""
-        self._networks.close()
+        self._recipe.networks.close()
         self._live = None
 
     def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
-        return self._plan(info, Path(output or default_output(info)))
+        return self._recipe.plan(info, Path(output or default_output(info)))
 
     def restore(
         self,
@@ -130,19 +128,30 @@ class Restorer:
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         options = options or RunOptions()
-        rate = parse_rate(options.rate) if options.rate else None
-        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
-        target = Path(output) if output is not None else default_output(info)
-        plan = self._plan(info, target)
-        check_memory(plan, self._networks.law)
-        spec = output_spec(plan, target, encoding or Encoding(), options.overwrite)
-        facts = self._facts(plan.serving, info, spec)
-        run = FilmRun(info, spec, options, facts, plan.frames)
-        done = run.run(lambda: self._work(plan, spec), on_progress)
+        encoding = encoding or Encoding()
+        source, target = self._source(input, output, options)
+        kept = kept_threads(target) if options.resume else 0
+        threads = kept or self._threads
+        self._recipe.use_threads(threads)
+        plan, spec = self._laid_out(source, target, encoding, options)
+        check_memory(plan, self._recipe.networks.law)
+        facts = self._recipe.facts(plan.serving, source, spec)
+        run: FilmRun
+        if options.spread:
+            check_spreadable(source, target)
+            with mustered(options, threads) as muster:
+                self._recipe.use_threads(muster.threads)
+                crew = make_crew(self._recipe, plan, spec, muster)
+                facts |= {"engines": crew.line, "threads": muster.threads}
+                run = SpreadRun(source, spec, options, facts, plan.frames)
+                done = run.spread(crew, on_progress)
+        else:
+            run = FilmRun(source, spec, options, facts, plan.frames)
+            done = run.run(lambda: self._recipe.work(plan, spec), on_progress)
         report = Report(
             input=Path(input),
             output=target,
-            model=self._networks.name,
+            model=self._recipe.networks.name,
             profile=self.profile.name,
             width=spec.width,
             height=spec.height,
@@ -150,12 +159,27 @@ class Restorer:
             timing=done.timing,
             stages=done.stages,
             settings=run.facts,
-            warnings=(*plan.serving.remarks, *done.warnings),
+            warnings=(*plan.serving.remarks, *done.warnings, *_threads_note(self._threads, kept)),
             engines=plan.serving.line,
         )
         if options.report is not None:
             write_report(options.report, report)
         return report
+
+    def settings(
+        self,
+        input: str | Path,
+        output: str | Path | None = None,
+        *,
+        encoding: Encoding | None = None,
+        options: RunOptions | None = None,
+    ) -> dict[str, Any]:
+        """What would decide the result of `restore`: while it is the same, so is the file."""
+        options = options or RunOptions()
+        source, target = self._source(input, output, options)
+        plan, spec = self._laid_out(source, target, encoding or Encoding(), options)
+        facts = self._recipe.facts(plan.serving, source, spec)
+        return FilmRun(source, spec, options, facts, plan.frames).facts
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
         """Take RGB pictures [F, H, W, 3] uint8; give those restored by now, [H', W', 3] each.
@@ -176,47 +200,19 @@ class Restorer:
         shot, self._live = self._live[0], None
         return [_picture(frame) for frame in shot.finish()]
 
-    def _work(self, plan: Plan, spec: OutputSpec) -> Work:
-        info = plan.source
-        source = Picture(width=info.width, height=info.height, pixel=info.pixel)
-        target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
-        pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        model = self._networks.open(plan.serving)
+    def _source(
+        self, input: str | Path, output: str | Path | None, options: RunOptions
+    ) -> tuple[VideoInfo, Path]:
+        """What the input is, and where the output goes."""
+        rate = parse_rate(options.rate) if options.rate else None
+        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
+        return info, Path(output) if output is not None else default_output(info)
 
-        def cancel() -> None:
-            self._networks.cancel()
-            pixels.cancel()
-
-        return Work(
-            make_shot=lambda entry: Shot(model, pixels, self.profile, self._seed, entry),
-            step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
-            cancel=cancel,
-            profile=self.profile,
-        )
-
-    def _facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
-        """What decides the result, by the names under which a journal refuses a change of it."""
-        manifest, profile = self._networks.open(serving).manifest, self.profile
-        content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
-        return {
-            "version": __version__,
-            "input": input_digest(info.path),
-            "model": f"{manifest.model} {hashlib.sha256(content.encode()).hexdigest()[:16]}",
-            "profile": profile.name,
-            "window": [profile.window, profile.overlap, profile.latents_per_step],
-            "seed": self._seed,
-            "color": self._color,
-            "engines": serving.line,
-            "rate": str(info.frame_rate),
-            "deinterlace": info.deinterlace or None,
-            "threads": self._options.threads or usable_cores(),
-            "size": f"{spec.width}x{spec.height}",
-            "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",
-            "codec": spec.codec,
-            "crf": spec.crf,
-            "preset": spec.preset,
-            "bitrate": spec.bitrate,
-        }
+    def _laid_out(
+        self, source: VideoInfo, target: Path, encoding: Encoding, options: RunOptions
+    ) -> tuple[Plan, OutputSpec]:
+        plan = self._recipe.plan(source, target)
+        return plan, output_spec(plan, target, encoding, options.overwrite)
 
     def _live_shot(self, picture: Pictures) -> Shot:
         height, width, _ = picture.shape
@@ -227,54 +223,27 @@ class Restorer:
                     f"a picture of {width}x{height} after {size[0]}x{size[1]}: flush() first"
                 )
             return shot
+        networks = self._recipe.networks
         sizes = canvas(width, height, self.profile.short_side)
-        serving = self._networks.find(sizes)
+        serving = networks.find(sizes)
         sizes = serving.canvas
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
-        pixels = PixelStages(source, target, sizes, self._color, self._options)
-        shot = Shot(self._networks.open(serving), pixels, self.profile, self._seed)
+        pixels = PixelStages(source, target, sizes, self._recipe.color, self._recipe.options)
+        shot = Shot(networks.open(serving), pixels, self.profile, self._recipe.seed)
         self._live = shot, (width, height)
         return shot
-
-    def _plan(self, info: VideoInfo, output: Path) -> Plan:
-        sizes = canvas(info.width, info.height, self.profile.short_side)
-        picture = estimated_frames(info) == 1
-        serving = self._networks.find(sizes, picture=picture)
-        return make_plan(info, self.profile, self._networks.law, output, serving)
-
-
-def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
-    if info.pipe is not None:
-        raise UsageError("standard input has no name: say where to write with -o")
-    return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
-
-
-def output_spec(plan: Plan, path: Path, encoding: Encoding, overwrite: bool) -> OutputSpec:
-    """What to write for a plan. UsageError where codec, container and quality do not fit."""
-    sizes = plan.canvas
-    if is_image_path(path):
-        return OutputSpec(
-            path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
-        )
-    codec = encoding.codec_for(path)
-    return OutputSpec(
-        path=path,
-        width=sizes.out_w,
-        height=sizes.out_h,
-        pixel=video_pixel(plan.pixel, codec, encoding.bits),
-        codec=codec.name,
-        crf=encoding.crf,
-        preset=encoding.preset,
-        bitrate=encoding.bitrate,
-        overwrite=overwrite,
-    )
 
 
 def _choose(what: str, value: str, choices: Any) -> None:
     if value not in get_args(choices):
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(get_args(choices))}")
+
+
+def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
+    if not kept or asked in (0, kept):
+        return ()
+    return (f"the stopped run had {kept} threads and so has this one: others round otherwise",)
 
 
 def _checked(picture: Pictures) -> Pictures:

@@ -9,7 +9,7 @@ from vr_trt.engines.cache import EngineCache
 from vr_trt.engines.card_budget import Settings
 from vr_trt.engines.cards import CardUse, card_use
 from vr_trt.engines.graphs import is_cut
-from vr_trt.engines.local_gpu import present_gpu
+from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
 from vr_trt.engines.selection import (
     CPU,
@@ -70,9 +70,12 @@ class Serving:
         return chosen.notes[:-1] if plain else chosen.notes
 
 
-def this_machine() -> Machine:
-    """The GPU's chip, the libraries that are installed, and what this version runs."""
-    gpu = present_gpu()
+def this_machine(gpu: Gpu | None = None) -> Machine:
+    """The GPU's chip, the libraries that are installed, and what this version runs.
+
+    The first GPU, unless it is said which.
+    """
+    gpu = gpu or present_gpu()
     return Machine(
         sm=gpu.sm if gpu else None,
         memory=gpu.memory if gpu else 0,
@@ -117,13 +120,13 @@ class Networks:
         """Of the host's memory, where one is known."""
         return law_of(self._own.manifest) if self._own else None
 
-    def find(self, sizes: Canvas, *, picture: bool = False) -> Serving:
+    def find(self, sizes: Canvas, *, picture: bool = False, gpu: Gpu | None = None) -> Serving:
         """What serves a canvas of `sizes` here, as things are; nothing is built or opened.
 
-        ModelError where nothing does, with what would help.
+        On the first GPU, unless it is said which. ModelError where nothing serves it.
         """
         asked = _asked(self._wanted, self._folder, sizes, picture)
-        machine = this_machine()
+        machine = this_machine() if gpu is None else this_machine(gpu)
         # Where the model's own graphs will do, the cache may be unreadable.
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
         selection = select(asked, machine, () if enough else EngineCache().engines())
@@ -131,14 +134,19 @@ class Networks:
         card = _card_use(self._wanted.model, selection, machine) if selection.on_gpu else None
         return Serving(selection=selection, canvas=canvas, card=card)
 
-    def open(self, serving: Serving) -> Model:
-        """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
-        selection, card = serving.selection, serving.card
+    def check_card(self, serving: Serving) -> None:
+        """MemoryBudgetError where the card has too little."""
+        card = serving.card
         if card and not card.fits:
             raise MemoryBudgetError(
-                f"{self.name} at {selection.canvas} needs about {card.needed // MIB} MiB on the card "
-                f"and {card.usable // MIB} MiB are usable: {card.advice}"
+                f"{self.name} at {serving.selection.canvas} needs about {card.needed // MIB} MiB on "
+                f"the card and {card.usable // MIB} MiB are usable: {card.advice}"
             )
+
+    def open(self, serving: Serving) -> Model:
+        """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
+        selection = serving.selection
+        self.check_card(serving)
         if self._opened and self._opened[0] == selection and not self._opened[1].cancelled:
             return self._opened[1]
         engines = self._built(serving) if selection.how == "build" else selection
