@@ -43,6 +43,7 @@ SPACES: dict[str, Mapping[str, Sequence[int]]] = {
     "window_attention": {
         "BLOCK_Q": (64, 128),
         "BLOCK_K": (32, 64, 128),
+        "UNROLL": (1, 2),
         "num_warps": (4, 8),
         "num_stages": (1, 2, 3, 4),
     },

@@ -78,6 +78,10 @@ def build_engines(
         raise ModelError(
             f"unknown stage {', '.join(sorted(unknown))}: choose of {', '.join(STAGES)}"
         )
+    if not builder.cuts:
+        if request.cut:
+            watch.says(f"{builder.name} has the VAE in one piece: it plans its memory otherwise")
+        request = replace(request, cut=False)
     targets = tuple(sorted(set(request.targets or builder.default_targets)))
     flags = builder.flags(request.options)
     _check(builder, request.precision or request.default_precision, targets)

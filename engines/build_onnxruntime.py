@@ -32,6 +32,7 @@ class OnnxRuntimeBuilder:
     targets: tuple[int, ...] = ()
     default_targets: tuple[int, ...] = ()
     recipe = 1
+    cuts = True
 
     def version(self) -> str:
         for package in PACKAGES:

@@ -49,6 +49,7 @@ class TensorRtBuilder:
 
     name = "tensorrt"
     recipe = 1
+    cuts = True
 
     @property
     def targets(self) -> Sequence[int]:

@@ -42,6 +42,7 @@ class TensorRtRtxBuilder:
     targets = TARGETS
     default_targets = (89, 120)
     recipe = 1
+    cuts = True
 
     def version(self) -> str:
         try:

@@ -1,37 +1,45 @@
 """Engines of the `triton` backend: a stage's tensors from its graph, for our own kernels.
 
-The arithmetic is not read from the graph: it is the network that the graph was traced from, whose
-tensors keep their names there. What is proven here is that every tensor has the right shape, and
-that the attention compiles for the target without spilling. The rest is compiled, by Triton,
-where it runs. So far the generator only.
+The arithmetic is not read from the graph: it is the network that the graph was traced from. What is
+proven here is that every tensor has the right shape, and that the kernels (of the generator: its
+attention) compile for the target without spilling. They are compiled again, by Triton, where
+they run.
+
+The VAE is always in one piece: a call's activations share one arena with all other stages, and its
+states are updated in place, which saves what cutting would.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
-from vr_trt.engines.onnx_file import open_onnx
+from vr_trt.engines.chips import check_chip
+from vr_trt.engines.graphs import NETWORK_STAGES, WHOLE
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import ModelError
 from vr_trt.kernels.tuning import CHIPS
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
     from torch import Tensor
 
-    from vr_trt.export.config import GeneratorConfig
+    from vr_trt.engines.graph_tensors import GraphTensors
+    from vr_trt.engines.static_stage import StaticStage
+    from vr_trt.engines.triton_plan import TritonPlan
+    from vr_trt.export.config import GeneratorConfig, VaeConfig
 
 PACKAGES = ("triton", "torch", "onnx")
-PRECISIONS = ("fp16", "bf16")
-STAGES = ("generator", "generator_image")
-# Host memory at the peak, fitted to 0.35 and 0.98 GB of fp16 weights.
-BASE_BYTES = 400 << 20
+PRECISIONS = ("fp16", "bf16", "fp8")  # beside fp8, the rest is in fp16
+GENERATORS = NETWORK_STAGES["generator"]
+CODERS = (*WHOLE, "encode_image", "decode_image")
+# Host memory at the peak, fitted to 1 MB and 0.98 GB of fp16 weights.
+BASE_BYTES = 500 << 20
 WEIGHT_COPIES = 1.1
-_NETWORK = "folded."  # where the network lies in what was traced
-_STORED_IN_HALF = ".half"
+_GENERATOR, _CODER = "folded", "network"  # where the networks lie in what was traced
 
 
 class TritonBuilder:
@@ -40,7 +48,8 @@ class TritonBuilder:
     name = "triton"
     targets: tuple[int, ...] = CHIPS
     default_targets: tuple[int, ...] = (90,)
-    recipe = 1
+    recipe = 2
+    cuts = False
 
     def version(self) -> str:
         try:
@@ -60,7 +69,9 @@ class TritonBuilder:
         if sm is None:
             raise ModelError("triton builds for a GPU: name one with --sm 90, or use onnxruntime")
         if precision not in PRECISIONS:
-            raise ModelError(f"the triton backend has no {precision}: choose fp16 or bf16")
+            raise ModelError(f"the triton backend has no {precision}: choose fp16, bf16 or fp8")
+        if precision == "fp8":
+            check_chip(precision, sm)
         if sm < min(CHIPS):
             raise ModelError(f"sm_{sm} is older than what the triton backend is for: sm_80 and up")
 
@@ -75,102 +86,115 @@ class TritonBuilder:
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
     ) -> BuildReport:
-        from vr_trt.engines.triton_plan import TritonPlan, empty_generator, write_plan
+        from vr_trt.engines.triton_memory import card_bytes
+        from vr_trt.engines.triton_plan import write_plan
+        from vr_trt.engines.triton_stages import lay_out
 
-        if spec.stage not in STAGES:
-            raise ModelError(
-                f"the triton backend has no {spec.stage} yet: choose another --backend"
-            )
-        start = time.monotonic()
+        times = [time.monotonic()]
         progress("reading")
-        config = _config_of(spec.model)
-        tensors = dict(_tensors(onnx_path, spec.precision))
-        wanted = empty_generator(config, len(tensors.get("text", ()))).state_dict()
-        for name, like in wanted.items():
-            if name not in tensors or tensors[name].shape != like.shape:
-                found = tuple(tensors[name].shape) if name in tensors else "nothing"
-                raise ModelError(
-                    f"{onnx_path} has {found} as {_NETWORK}{name} and {spec.model} has "
-                    f"{tuple(like.shape)}: export the model again"
-                )
+        plan = _plan(spec, onnx_path)
+        times.append(time.monotonic())
         progress("compiling")
-        read = time.monotonic()
-        facts = {f"sm_{sm}": _attention(config, spec.precision, sm) for sm in spec.targets}
-        compiled = time.monotonic()
+        facts: dict[str, Any] = {}
+        for sm in spec.targets:
+            stage = lay_out(plan, sm)
+            facts[f"sm_{sm}"] = {**_kernels(plan, stage, sm), "card": asdict(card_bytes(stage))}
+        times.append(time.monotonic())
         progress("writing")
-        state = {name: tensors[name] for name in wanted}
-        latent = spec.shapes["latent"].best
-        plan = TritonPlan(stage=spec.stage, config=config, latent=latent, state=state)
         write_plan(plan, out_path)
-        written = time.monotonic()
-        seconds = {"read": read - start, "compile": compiled - read, "write": written - compiled}
-        return BuildReport(seconds=seconds, facts=facts)
+        times.append(time.monotonic())
+        steps = zip(("read", "compile", "write"), pairwise(times), strict=True)
+        return BuildReport(seconds={name: end - start for name, (start, end) in steps}, facts=facts)
 
 
-def _config_of(model: str) -> "GeneratorConfig":
-    from vr_trt.export.config import GENERATOR_NANO
+def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
+    """The plan of `spec`: its tensors from the graph, each of the shape that the stage wants."""
+    from vr_trt.engines.graph_tensors import GraphTensors
+    from vr_trt.engines.triton_plan import TritonPlan
+
+    is_generator = spec.stage in GENERATORS
+    if not is_generator and spec.stage not in CODERS:
+        raise ModelError(
+            f"the triton backend has the VAE in one piece, and {spec.stage} is cut by resolution: "
+            "export the model with --whole"
+        )
+    network = _GENERATOR if is_generator else _CODER
+    graph = GraphTensors(onnx_path, network)
+    generator, vae = _configs_of(spec.model)
+    source = "x" if spec.stage.startswith("encode") else "latent"
+    epsilon = None if is_generator else graph.epsilon()
+    plan = TritonPlan(
+        stage=spec.stage,
+        config=generator if is_generator else vae,
+        precision=spec.precision,
+        sizes=spec.shapes[source].best,
+        state=_tensors(graph, spec, onnx_path),
+        stream=1.0 if epsilon is None else (epsilon / vae.norm_eps) ** 0.5,
+    )
+    wanted = _wanted(plan)
+    for name, shape in wanted.items():
+        found = tuple(plan.state[name].shape) if name in plan.state else "nothing"
+        if found != shape:
+            raise ModelError(
+                f"{onnx_path} has {found} as {network}.{name} and {spec.model} has {shape}: export "
+                "the model again"
+            )
+    return replace(plan, state={name: plan.state[name] for name in wanted})
+
+
+def _tensors(graph: "GraphTensors", spec: EngineSpec, onnx_path: Path) -> "dict[str, Tensor]":
+    """Those of the graph; of a generator in fp8 its E4M3 linears as well, ModelError without any."""
+    from vr_trt.engines.triton_plan import DTYPES
+
+    state = dict(graph.read(DTYPES[spec.precision]))
+    if spec.precision != "fp8" or spec.stage not in GENERATORS:
+        return state
+    codes = graph.e4m3(len(state.get("text", ())))
+    if not codes:
+        raise ModelError(f"{onnx_path} has no linears in fp8: export it with --precision fp8")
+    return state | codes
+
+
+def _wanted(plan: "TritonPlan") -> dict[str, tuple[int, ...]]:
+    """The tensors that the stage uses, and their shapes."""
+    from vr_trt.engines import triton_stages as stages
+    from vr_trt.export.config import GeneratorConfig
+
+    if isinstance(plan.config, GeneratorConfig):
+        whole = stages.empty_generator(plan).state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in whole.items()}
+    network = stages.empty_coder(plan)
+    stages.fit_sub_pixels(network, plan.state)
+    whole = network.state_dict()
+    laid_out = stages.lay_out_coder(replace(plan, state=whole), None)
+    names = stages.needed_tensors(network, laid_out.used)
+    return {name: tuple(whole[name].shape) for name in names}
+
+
+def _configs_of(model: str) -> "tuple[GeneratorConfig, VaeConfig]":
+    from vr_trt.export.config import GENERATOR_NANO, VAE, VAE_NANO
     from vr_trt.export.models import PUBLISHED
 
     if model == "nano":
-        return GENERATOR_NANO
+        return GENERATOR_NANO, VAE_NANO
     if model not in PUBLISHED:
         raise ModelError(
             f"the triton backend runs nano, {', '.join(PUBLISHED)}, not {model!r}: choose another "
             "--backend"
         )
-    return PUBLISHED[model][0]
+    return PUBLISHED[model][0], VAE
 
 
-def _tensors(onnx_path: Path, precision: str) -> "Iterator[tuple[str, Tensor]]":
-    """The network's own tensors, by their names in PyTorch, in `precision`; large ones mapped."""
-    import torch
+def _kernels(plan: "TritonPlan", stage: "StaticStage", sm: int) -> dict[str, Any]:
+    """What the stage's kernels compile to for `sm`; ModelError if one spills or does not fit."""
+    from vr_trt.engines.triton_compile import check_attention, check_kernels
+    from vr_trt.engines.triton_vae import TritonCoderStage
+    from vr_trt.export.config import GeneratorConfig
 
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    for tensor in open_onnx(onnx_path).graph.initializer:
-        if tensor.name.startswith(_NETWORK):
-            name = tensor.name.removeprefix(_NETWORK).removesuffix(_STORED_IN_HALF)
-            yield name, _tensor(tensor, onnx_path.parent).to(dtype)
-
-
-def _tensor(tensor: "TensorProto", folder: Path) -> "Tensor":
-    """An initializer in PyTorch, which knows bf16."""
-    import numpy as np
-    import torch
-    from onnx import TensorProto, numpy_helper
-
-    kinds: dict[int, tuple[type, torch.dtype]] = {
-        TensorProto.FLOAT: (np.float32, torch.float32),
-        TensorProto.FLOAT16: (np.float16, torch.float16),
-        TensorProto.BFLOAT16: (np.int16, torch.bfloat16),  # its bits: numpy has no such numbers
-    }
-    if tensor.data_type not in kinds:
-        raise ModelError(f"{tensor.name} is of a kind that the triton backend does not run")
-    stored, kind = kinds[tensor.data_type]
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return torch.from_numpy(numpy_helper.to_array(tensor).view(stored).copy()).view(kind)
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    array = np.memmap(
-        folder / place["location"], stored, "c", int(place.get("offset", 0)), tuple(tensor.dims)
-    )
-    return torch.from_numpy(array).view(kind)
-
-
-def _attention(config: "GeneratorConfig", precision: str, sm: int) -> dict[str, Any]:
-    """What the attention compiles to for `sm`; ModelError if it spills or does not fit there."""
-    from vr_trt.kernels.aot import SHARED_LIMIT
-    from vr_trt.kernels.window_attention import compile_attention
-
-    compiled = compile_attention(precision, config.heads, config.head_width, sm)
-    if compiled.spills or compiled.shared_bytes > SHARED_LIMIT.get(sm, SHARED_LIMIT[120]):
-        raise ModelError(
-            f"the attention of heads {config.head_width} wide does not fit sm_{sm}: {compiled.spills} "
-            f"bytes spill, {compiled.shared_bytes} of shared memory; choose another --backend"
-        )
-    return {
-        "arch": compiled.arch,
-        "registers": compiled.registers,
-        "shared_bytes": compiled.shared_bytes,
-    }
+    if isinstance(stage, TritonCoderStage):
+        return check_kernels(stage.launches, sm)
+    assert isinstance(plan.config, GeneratorConfig)
+    return check_attention(plan.config, plan.precision, sm)
 
 
 BUILDER = TritonBuilder()

@@ -52,6 +52,10 @@ class Builder(Protocol):
     def recipe(self) -> int:
         """Raised by hand when this code would make another plan of the same spec."""
 
+    @property
+    def cuts(self) -> bool:
+        """Whether it takes a VAE cut by resolution; else it takes the whole one, whatever is asked."""
+
     def version(self) -> str:
         """Of the backend's library, as it is installed; "" where it is not."""
 
@@ -86,9 +90,9 @@ LOG = "build.log"  # what the library said
 _MODULES = {
     "tensorrt-rtx": "vr_trt.engines.build_tensorrt_rtx",
     "tensorrt": "vr_trt.engines.build_tensorrt",
-    "onnxruntime": "vr_trt.engines.build_onnxruntime",
     "triton": "vr_trt.engines.build_triton",
-}
+    "onnxruntime": "vr_trt.engines.build_onnxruntime",
+}  # in the order in which a run prefers them
 BACKENDS = tuple(_MODULES)
 
 

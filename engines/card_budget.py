@@ -7,6 +7,7 @@ moved), the generator's weights streamed, and states that rest in the host's pin
 calls.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from vr_trt.engines.cache import Canvas
@@ -69,11 +70,14 @@ def video_stages(*, cut: bool) -> list[str]:
     return [*encode, "generator", *decode]
 
 
-def budget(network: Network, canvas: Canvas, settings: Settings) -> Budget:
-    """What restoring a video at `canvas` takes on the card."""
+def budget(
+    network: Network, canvas: Canvas, settings: Settings, only: Collection[str] | None = None
+) -> Budget:
+    """What restoring a video at `canvas` takes on the card: all stages, or `only` some."""
     needs = {
         stage: stage_needs(network, stage, canvas, settings.precision)
         for stage in video_stages(cut=settings.cut)
+        if only is None or stage in only
     }
     weights = _resident_weights(network, needs, settings)
     found = {}
@@ -81,9 +85,14 @@ def budget(network: Network, canvas: Canvas, settings: Settings) -> Budget:
         rest = 0 if settings.host_states else _resting_states(needs, stage)
         found[stage] = weights + need.working + rest + _chunk(network, stage, canvas, settings)
     states = 0 if settings.host_states else _resting_states(needs, "")
-    found["to_video"] = weights + states + PICTURES * 4 * 3 * canvas.width * canvas.height
+    found["to_video"] = weights + states + picture_bytes(canvas)
     moved = _moved(network, needs, canvas, settings)
     return Budget(stages={s: CONTEXT_BYTES + n for s, n in found.items()}, moved=moved)
+
+
+def picture_bytes(canvas: Canvas) -> int:
+    """Of the pictures on the way out."""
+    return PICTURES * 4 * 3 * canvas.width * canvas.height
 
 
 def _resident_weights(network: Network, needs: dict[str, Needs], settings: Settings) -> int:
@@ -131,7 +140,7 @@ def _moved(network: Network, needs: dict[str, Needs], canvas: Canvas, settings: 
     if settings.host_states:  # there and back, once a chunk
         states = sum(need.state_out for stage, need in needs.items() if stage.endswith("_step"))
         moved += 2 * states / (FRAMES_PER_LATENT * canvas.step)
-    if settings.streamed:
+    if settings.streamed and "generator" in needs:
         moved += needs["generator"].weights / (FRAMES_PER_LATENT * canvas.latents)
     return int(moved)
 

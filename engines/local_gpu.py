@@ -12,7 +12,7 @@ _NAME_BYTES = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """The first device that the driver offers to this process."""
+    """A device that the driver offers to this process."""
 
     name: str
     sm: int  # compute capability as 89
@@ -31,12 +31,21 @@ def present_gpu() -> Gpu | None:
     return ask_driver(driver)
 
 
-def ask_driver(driver: Any) -> Gpu | None:
-    """The first device of a loaded CUDA driver library; None where it has none."""
+def gpu_number(number: int) -> Gpu | None:
+    """The GPU of that number, counted from 0 as the driver does; None where there is none."""
+    try:
+        driver = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return None
+    return ask_driver(driver, number)
+
+
+def ask_driver(driver: Any, number: int = 0) -> Gpu | None:
+    """A device of a loaded CUDA driver library; None where it has no such one."""
     count, device = ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return None
-    if driver.cuDeviceGet(ctypes.byref(device), 0):
+    if number >= count.value or driver.cuDeviceGet(ctypes.byref(device), number):
         return None
 
     def attribute(which: int) -> int:

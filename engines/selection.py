@@ -14,12 +14,13 @@ from vr_trt.engines.graphs import NETWORK_STAGES
 from vr_trt.errors import ModelError
 
 RTX_CHIPS = (75, 80, 86, 89, 120, 121)  # that TensorRT-RTX serves
+OLDEST_TRITON_CHIP = 80
 CPU = "onnxruntime"
 _RANKS = ("exact", "build", "pad")
 INSTALL = {
     "tensorrt-rtx": "pip install 'vr-trt[rtx]'",
     "tensorrt": "pip install 'vr-trt[tensorrt]'",
-    "triton": "pip install triton",
+    "triton": "pip install 'vr-trt[gpu]'",
     CPU: "pip install 'vr-trt[cpu]'",
 }
 
@@ -133,6 +134,11 @@ def why_not(backend: str, asked: Asked, machine: Machine) -> str | None:
             return (
                 f"tensorrt-rtx does not support sm_{machine.sm} ({CHIPS.get(machine.sm, '?')}), "
                 f"only {listed(RTX_CHIPS)}: use --backend tensorrt"
+            )
+        if backend == "triton" and machine.sm < OLDEST_TRITON_CHIP:
+            return (
+                f"triton's kernels are for sm_{OLDEST_TRITON_CHIP} and later, not sm_{machine.sm} "
+                f"({CHIPS.get(machine.sm, '?')}): use --backend tensorrt-rtx"
             )
         if asked.precision:
             try:

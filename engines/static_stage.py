@@ -21,7 +21,7 @@ class StaticStage(Protocol):
     def outputs(self) -> Mapping[str, Tensor]:
         """By name, where the outputs are written.
 
-        A state that is updated in place is one tensor: `next.X` here is `state.X` of the inputs.
+        `next.X` is where the following call of the shot reads `state.X`: the same tensor.
         """
 
     def run(self) -> None:

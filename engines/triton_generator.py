@@ -5,7 +5,7 @@ nonlinearities, linears of shared weights) is one launch. Every buffer is made o
 Dimension key: N video tokens, L text tokens, M = N + L, C width, H heads, D head width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import cast
@@ -13,23 +13,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vr_trt.engines.triton_products import E4m3Linear, Linear, Piece, Product, pieces, row_scales
 from vr_trt.errors import ModelError
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.export.folded_generator import FoldedBlock, FoldedGenerator
 from vr_trt.kernels.activation import activate
 from vr_trt.kernels.residual_norm import residual_norm
-from vr_trt.kernels.window_attention import (
-    AttentionBuffers,
-    QkNorm,
-    WindowPlan,
-    window_attention,
-    window_plan,
-)
+from vr_trt.kernels.window_attention import window_attention
+from vr_trt.kernels.window_call import AttentionBuffers, QkNorm, WindowPlan, window_plan
 from vr_trt.kernels.window_tables import WindowSpec
 from vr_trt.kernels.windows import Grid
 
 HEAD_WIDTHS = (32, 64, 128)
 PATCH = 2  # latents across one token
+_SOURCES = {  # of a block's linears: the buffer that each reads
+    "qkv": "normed", "kv": "normed", "out": "attended", "mlp_in": "normed", "mlp_out": "activated",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +46,19 @@ class _Buffers:
     activated: Tensor  # [M, mlp]
     patches: Tensor  # [N, patch], the network's output
     keys: Tensor  # [M, H, D]
+    codes: Mapping[str, Tensor]  # normed, attended, activated in E4M3, those that are read
 
     @classmethod
-    def empty(cls, config: GeneratorConfig, N: int, text: Tensor) -> "_Buffers":
-        """New ones, of the dtype and on the device of `text` [L, C]."""
+    def empty(
+        cls, config: GeneratorConfig, N: int, text: Tensor, coded: Collection[str]
+    ) -> "_Buffers":
+        """New ones, of the dtype and on the device of `text` [L, C]; codes of those in `coded`."""
         M, L, C, inner = N + len(text), len(text), config.width, config.heads * config.head_width
         mlp_in = config.mlp_width * (2 if config.mlp == "swiglu" else 1)
         shared = text.new_empty(M * max(3 * inner, mlp_in))
         patch = PATCH * PATCH * config.latent_channels
+        widths = {"normed": C, "attended": inner, "activated": config.mlp_width}
+        e4m3 = torch.float8_e4m3fn
         return cls(
             tokens=text.new_empty(N, 2 * patch),
             stream=text.new_empty(M, C),
@@ -67,13 +71,30 @@ class _Buffers:
             activated=text.new_empty(M, config.mlp_width),
             patches=text.new_empty(N, patch),
             keys=text.new_empty(M, config.heads, config.head_width),
+            codes={name: text.new_empty(M, widths[name], dtype=e4m3) for name in sorted(coded)},
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Layer:
+    """One block: its products in their order, and its attention between the first two."""
+
+    qkv: tuple[Product, ...]
+    video: Tensor  # [N, 3, H, D]
+    text: Tensor  # [L, 3, H, D], or keys and values
+    norm: QkNorm
+    plan: WindowPlan
+    attention: AttentionBuffers
+    out: tuple[Product, ...]
+    mlp_in: tuple[Product, ...]
+    mlp_out: tuple[Product, ...]
 
 
 class TritonGenerator:
     """A `StaticStage`: `noise`, `latent` [1, 16, T, h, w] to `restored`, for one token grid.
 
-    `folded` is on the device and of the precision that it runs in. ModelError for a head width that
+    `folded` is on the device and of the precision that it runs in; of its linears those may be E4M3
+    that `engines.triton_products` knows. ModelError for a head width that
     the kernels do not take.
     """
 
@@ -85,15 +106,18 @@ class TritonGenerator:
                 f"{config.head_width}: choose another --backend"
             )
         self._folded, self._grid, self._tokens = folded, grid, prod(grid)
-        self._buffers = _Buffers.empty(config, self._tokens, text)
-        self._blocks = [cast(FoldedBlock, block) for block in folded.blocks]
-        self._norms = [_qk_norm(block) for block in self._blocks]
+        blocks = [cast(FoldedBlock, block) for block in folded.blocks]
+        coded = {kind for block in blocks for kind in _coded(block)}
+        self._buffers = _Buffers.empty(config, self._tokens, text, coded)
         plans = [self._plan(shifted=layer % 2 == 1, last=False) for layer in (0, 1)]
-        self._plans = [plans[layer % 2] for layer in range(config.layers)]
-        self._plans[-1] = self._plan(shifted=config.layers % 2 == 0, last=True)
-        self._attention = {
-            id(plan): self._attention_buffers(plan) for plan in (*plans, self._plans[-1])
-        }
+        by_layer = [plans[layer % 2] for layer in range(config.layers)]
+        by_layer[-1] = self._plan(shifted=config.layers % 2 == 0, last=True)
+        distinct = (*plans, by_layer[-1])
+        scratch = {id(plan): self._text_windows(plan) for plan in distinct}
+        self._layers = [
+            self._layer(block, plan, scratch[id(plan)])
+            for block, plan in zip(blocks, by_layer, strict=True)
+        ]
         T, h, w = grid
         latent = (1, config.latent_channels, T, PATCH * h, PATCH * w)
         self._inputs = {name: text.new_zeros(latent) for name in ("noise", "latent")}
@@ -116,10 +140,10 @@ class TritonGenerator:
         tokens[..., channels:, :, :].copy_(self._patches(self._inputs["latent"]))
         _linear(self._folded.patch_in, buffers.tokens, buffers.stream[:N])
         buffers.stream[N:].copy_(self._folded.text)
-        residual_norm(buffers.stream, eps=config.norm_eps, out=buffers.normed)
-        for layer in range(config.layers):
-            self._attend(layer)
-            self._advance(layer)
+        self._norm(self._layers[0].qkv, adds=False)
+        following = [layer.qkv for layer in self._layers[1:]]
+        for layer, after in zip(self._layers, (*following, None), strict=True):
+            self._advance(layer, after)
         out = buffers.normed if config.output_norm else buffers.stream
         _linear(self._folded.patch_out, out[:N], buffers.patches)
         torch.add(
@@ -128,46 +152,91 @@ class TritonGenerator:
             out=self._patches(self._restored),
         )
 
-    def _attend(self, layer: int) -> None:
-        """From the normed tokens to `attended`; the last block's text has keys and values only."""
-        buffers, N, config = self._buffers, self._tokens, self._folded.config
-        heads, block, plan = (
-            (config.heads, config.head_width),
-            self._blocks[layer],
-            self._plans[layer],
-        )
-        video = buffers.qkv[:N].view(N, 3, *heads)
-        if plan.spec.text_queries:
-            self._project("qkv", block, buffers.normed, buffers.qkv)
-            text = buffers.qkv[N:].view(-1, 3, *heads)
-        else:
-            self._project("qkv", block, buffers.normed[:N], buffers.qkv[:N])
-            _linear(block.text.kv, buffers.normed[N:], buffers.text_kv)
+    def _advance(self, layer: _Layer, after: Sequence[Product] | None) -> None:
+        """One block, from its normed tokens to those that `after` reads; None: the network's end."""
+        for product in layer.qkv:
+            product.run()
+        window_attention(layer.video, layer.text, layer.norm, layer.plan, layer.attention)
+        for product in layer.out:
+            product.run()
+        self._norm(layer.mlp_in)
+        for product in layer.mlp_in:
+            product.run()
+        for piece in pieces(layer.mlp_out, self._buffers.activated):
+            hidden = self._buffers.hidden[piece.rows]
+            activate(hidden, self._folded.config.mlp, piece.scale, out=piece.out)
+        for product in layer.mlp_out:
+            product.run()
+        self._norm(after)
+
+    def _norm(self, readers: Sequence[Product] | None, *, adds: bool = True) -> None:
+        """The stream, with what was projected, and its norm, as those read it that follow."""
+        buffers = self._buffers
+        video = slice(0, self._tokens)  # all that the network's end reads
+        last = [Piece(rows=video, out=buffers.normed[video], scale=None)]
+        for piece in pieces(readers, buffers.normed) if readers else last:
+            added = buffers.projected[piece.rows] if adds else None
+            residual_norm(
+                buffers.stream[piece.rows], added, scale=piece.scale,
+                eps=self._folded.config.norm_eps, out=piece.out,
+            )  # fmt: skip
+
+    def _layer(self, block: FoldedBlock, plan: WindowPlan, text_windows: Tensor) -> _Layer:
+        """A block's launches, every tensor in its place."""
+        buffers, N, last = self._buffers, self._tokens, not plan.spec.text_queries
+        heads = self._folded.config.heads, self._folded.config.head_width
+        if last:
             text = buffers.text_kv.view(-1, 2, *heads)
-        window_attention(video, text, self._norms[layer], plan, self._attention[id(plan)])
-
-    def _advance(self, layer: int) -> None:
-        """The stream and its norm after attention and MLP; the last block's text stays behind."""
-        config, block = self._folded.config, self._blocks[layer]
-        rows = slice(None if self._plans[layer].spec.text_queries else self._tokens)
-        stream, normed, attended, projected, hidden, activated = (
-            getattr(self._buffers, name)[rows]
-            for name in ("stream", "normed", "attended", "projected", "hidden", "activated")
+            qkv: tuple[Product, ...] = (
+                self._product("normed", slice(0, N), block.video.qkv, buffers.qkv[:N]),
+                self._product(
+                    "normed", slice(N, len(buffers.stream)), block.text.kv, buffers.text_kv
+                ),
+            )
+        else:
+            text = buffers.qkv[N:].view(-1, 3, *heads)
+            qkv = self._products("qkv", "normed", block, buffers.qkv)
+        rest = {
+            kind: self._products(kind, source, block, out, video_only=last)
+            for kind, source, out in (
+                ("out", "attended", buffers.projected),
+                ("mlp_in", "normed", buffers.hidden),
+                ("mlp_out", "activated", buffers.projected),
+            )
+        }
+        return _Layer(
+            qkv=qkv,
+            video=buffers.qkv[:N].view(N, 3, *heads),
+            text=text,
+            norm=_qk_norm(block),
+            plan=plan,
+            attention=self._attention(rest["out"], plan, text_windows),
+            **rest,
         )
-        self._project("out", block, attended, projected)
-        residual_norm(stream, projected, eps=config.norm_eps, out=normed)
-        self._project("mlp_in", block, normed, hidden)
-        activate(hidden, config.mlp, out=activated)
-        self._project("mlp_out", block, activated, projected)
-        residual_norm(stream, projected, eps=config.norm_eps, out=normed)
 
-    def _project(self, name: str, block: FoldedBlock, x: Tensor, out: Tensor) -> None:
-        """The linear `name` of both branches; one product where they share it or x is video only."""
-        N = self._tokens
-        if block.own_text and len(x) > N:
-            _linear(getattr(block.text, name), x[N:], out[N:])
-            x, out = x[:N], out[:N]
-        _linear(getattr(block.video, name), x, out)
+    def _products(
+        self, kind: str, source: str, block: FoldedBlock, out: Tensor, *, video_only: bool = False
+    ) -> tuple[Product, ...]:
+        """The linear `kind` of both branches, or of the video alone; one where they share it."""
+        N, M = self._tokens, len(out)
+        video = getattr(block.video, kind)
+        if video_only:
+            return (self._product(source, slice(0, N), video, out[:N]),)
+        if not block.own_text:
+            return (self._product(source, slice(0, M), video, out),)
+        text = getattr(block.text, kind)
+        return (
+            self._product(source, slice(0, N), video, out[:N]),
+            self._product(source, slice(N, M), text, out[N:]),
+        )
+
+    def _product(self, source: str, rows: slice, linear: Linear, out: Tensor) -> Product:
+        """One launch of `linear` over `rows` of the buffer `source` or of its codes."""
+        buffers, N = self._buffers, self._tokens
+        video, text = max(0, min(rows.stop, N) - rows.start), max(0, rows.stop - max(N, rows.start))
+        scale = row_scales(linear, video, text)
+        x = getattr(buffers, source) if scale is None else buffers.codes[source]
+        return Product(rows=rows, linear=linear, x=x[rows], scale=scale, out=out)
 
     def _patches(self, latent: Tensor) -> Tensor:
         """[1, c, T, h, w] as [T, h / 2, w / 2, c, 2, 2], the same memory."""
@@ -182,16 +251,42 @@ class TritonGenerator:
         )  # fmt: skip
         return window_plan(spec, text.device)
 
-    def _attention_buffers(self, plan: WindowPlan) -> AttentionBuffers:
-        buffers, N = self._buffers, self._tokens
-        heads = self._folded.config.heads, self._folded.config.head_width
-        windows, L = (plan.windows, len(buffers.attended) - N) if plan.spec.text_queries else (0, 0)
+    def _text_windows(self, plan: WindowPlan) -> Tensor:
+        """Scratch [nW, L, H, D] for what the text attends to, window by window."""
+        config = self._folded.config
+        windows = plan.windows if plan.spec.text_queries else 0
+        shape = windows, plan.spec.text_tokens, config.heads, config.head_width
+        return self._buffers.keys.new_empty(shape)
+
+    def _attention(
+        self, out: Sequence[Product], plan: WindowPlan, text_windows: Tensor
+    ) -> AttentionBuffers:
+        """Where attention writes: what the products `out` read."""
+        N, heads = self._tokens, (self._folded.config.heads, self._folded.config.head_width)
+        video, text = out[0], out[-1]  # the same where they share weights
+        texts = text.x[N:] if text is video else text.x
+        ends = ((video, slice(0, 1)), (text, slice(-1, None)))
+        scales = [p.scale if p.scale is None else p.scale[row] for p, row in ends]
+        shown = len(texts) if plan.spec.text_queries else 0
         return AttentionBuffers(
-            video_out=buffers.attended[:N].view(N, *heads),
-            text_out=buffers.attended[N : N + L].view(L, *heads),
-            keys=buffers.keys,
-            text_windows=buffers.keys.new_empty(windows, plan.spec.text_tokens, *heads),
+            video_out=video.x[:N].view(N, *heads),
+            text_out=texts[:shown].view(-1, *heads),
+            keys=self._buffers.keys,
+            text_windows=text_windows,
+            video_scale=scales[0],
+            text_scale=scales[1],
         )
+
+
+def _coded(block: FoldedBlock) -> set[str]:
+    """The buffers whose codes some E4M3 linear of a block reads."""
+    branches = (block.video, block.text) if block.own_text else (block.video,)
+    return {
+        source
+        for branch in branches
+        for kind, source in _SOURCES.items()
+        if isinstance(getattr(branch, kind, None), E4m3Linear)
+    }
 
 
 def _qk_norm(block: FoldedBlock) -> QkNorm:

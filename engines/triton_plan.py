@@ -5,80 +5,73 @@ tools.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vr_trt.engines.static_stage import StaticStage
-from vr_trt.engines.triton_generator import PATCH, TritonGenerator
-from vr_trt.errors import MemoryBudgetError, ModelError
-from vr_trt.export.config import GeneratorConfig
-from vr_trt.export.folded_generator import FoldedGenerator
+from vr_trt.errors import ModelError
+from vr_trt.export.config import GeneratorConfig, VaeConfig
+
+Config = GeneratorConfig | VaeConfig
+FORMAT = 2
+DTYPES = {
+    "fp32": torch.float32,  # for tests: the builder makes none
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float16,  # of what stays wide
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonPlan:
-    """A generator for latents of one shape [1, 16, T, h, w]."""
+    """One stage of a network, for inputs of one size."""
 
     stage: str
-    config: GeneratorConfig
-    latent: tuple[int, ...]
-    state: Mapping[str, Tensor]  # of the FoldedGenerator
+    config: Config
+    precision: str
+    sizes: tuple[int, ...]  # of `latent` or `x`: [1, C, T, h, w]
+    state: Mapping[str, Tensor]  # of the folded network: what the stage uses of it
+    stream: float = 1.0  # of a coder's `Form`
+    amax: Mapping[str, float] = field(default_factory=dict)  # of the inputs of layers in E4M3
 
-
-def empty_generator(config: GeneratorConfig, text_tokens: int) -> FoldedGenerator:
-    """A folded generator without tensors."""
-    with torch.device("meta"):
-        return FoldedGenerator(config, text_tokens)
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations, and of weights that are not in E4M3."""
+        return DTYPES[self.precision]
 
 
 def write_plan(plan: TritonPlan, path: Path) -> None:
     """Write `plan` to `path`, tensor after tensor."""
-    torch.save(
-        {
-            "stage": plan.stage,
-            "config": asdict(plan.config),
-            "latent": list(plan.latent),
-            "state": dict(plan.state),
-        },
-        path,
-    )
+    names = {name: getattr(plan, name) for name in TritonPlan.__dataclass_fields__}
+    plain = {"config": asdict(plan.config), "sizes": list(plan.sizes), "state": dict(plan.state)}
+    torch.save({"format": FORMAT, **names, **plain, "amax": dict(plan.amax)}, path)
 
 
 def read_plan(path: Path) -> TritonPlan:
     """The plan in `path`, its tensors mapped; ModelError where it is none."""
     try:
-        content = torch.load(path, mmap=True, weights_only=True)
+        content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
+        if content.pop("format", None) != FORMAT:
+            raise ValueError("of another version")
+        config = content.pop("config")
+        kind = GeneratorConfig if content["stage"].startswith("generator") else VaeConfig
+        if kind is VaeConfig:
+            config["channels"] = tuple(config["channels"])
         return TritonPlan(
-            stage=content["stage"],
-            config=GeneratorConfig(**content["config"]),
-            latent=tuple(content["latent"]),
-            state=content["state"],
-        )
-    except (KeyError, OSError, RuntimeError, TypeError, UnpicklingError, ValueError) as error:
+            config=kind(**config), sizes=tuple(content.pop("sizes")), **content
+        )  # fmt: skip
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        UnpicklingError,
+        ValueError,
+    ) as error:
         said = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} is no plan of triton's ({said}): build it again") from None
-
-
-def open_stage(path: Path, device: torch.device) -> StaticStage:
-    """The stage of the plan in `path`, on `device`.
-
-    ModelError for a plan that is damaged, MemoryBudgetError where it does not fit.
-    """
-    plan = read_plan(path)
-    _, _, T, h, w = plan.latent
-    network = empty_generator(plan.config, len(plan.state["text"]))
-    try:
-        state = {name: tensor.to(device) for name, tensor in plan.state.items()}
-        network.load_state_dict(state, assign=True)
-        return TritonGenerator(network.requires_grad_(False), (T, h // PATCH, w // PATCH))
-    except torch.cuda.OutOfMemoryError as error:
-        raise MemoryBudgetError(
-            f"{plan.stage} does not fit on the GPU: choose a smaller profile ({error})"
-        ) from None
-    except RuntimeError as error:  # what load_state_dict says of names and shapes
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} does not hold {plan.stage} ({said}): build it again") from None

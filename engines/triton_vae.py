@@ -1,8 +1,8 @@
 """The folded VAE on our kernels, for one size: channels last, fixed buffers, states in place.
 
-A stage is laid out once, as a list of launches on buffers that later launches use again; running it
-is going through the list, which a CUDA graph records. Every picture lies in its border of zeros,
-and no launch writes there, so a buffer keeps its border when it is used again.
+A stage is laid out once, as a list of launches on buffers in an arena; running it is going through
+the list, which a CUDA graph records. Every picture lies in its border of zeros, and no launch writes
+there, so the border is made once in a run unless something else came to lie in it.
 
 Between two convolutions there are two launches: the moments that the first left are merged, and its
 output is normed and activated (see `kernels.conv3d` for why that is no prologue). What a layer must
@@ -18,14 +18,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vr_trt.engines.static_arena import Arena
 from vr_trt.engines.vae_layers import CoderLayers
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
 from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
 from vr_trt.kernels.conv3d import conv3d
-from vr_trt.kernels.conv_layer import Extras, PackedConv, Prologue, bordered, inside
-from vr_trt.kernels.conv_sizes import conv_moments
+from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, bordered, inside
+from vr_trt.kernels.conv_sizes import conv_tiles, sizes_for, tuned_sizes
 from vr_trt.kernels.frame_attention import frame_attention
 from vr_trt.kernels.group_norm import Moments, activate, scale_shift
 
@@ -37,19 +38,22 @@ class TritonCoderStage:
     """A `StaticStage`: one call of a coder on an input of one size.
 
     `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back; `state.*` and `next.*` are the same
-    tensors. Stages may share `states`, which are made where they are missing.
+    tensors. Stages may share `states`, which are made where they are missing; and, if they run one
+    after the other, the memory of `arena`. Laid out in an arena without memory, a stage is shapes
+    only: what it would launch, and what it would hold.
     """
 
     def __init__(
         self, network: Coder, layers: CoderLayers, call: Call, size: Size,
-        states: dict[str, Tensor],
+        states: dict[str, Tensor], arena: Arena | None = None,
     ) -> None:  # fmt: skip
-        walk = _Walk(network, layers, states, starts=call != "step")
+        self.arena = arena or own_arena(network, layers, call, size)
+        walk = _Walk(network, layers, states, self.arena, starts=call != "step")
         came, result = ("x", "latent") if isinstance(network, Encoder) else ("latent", "x")
         channels = network.conv_in.in_channels
-        x = walk.picture(*size, layers.convs["conv_in"].channels)
+        x = bordered(*size, layers.convs["conv_in"].channels, walk.like)
         y = walk.coder(network, x)
-        self._launches = walk.launches
+        self.launches, self.used = walk.launches, frozenset(walk.used)
         self._inputs = {came: _as_clip(inside(x)[..., :channels])}
         self._outputs = {result: _as_clip(y)}
         names = network.states if call != "image" else []
@@ -67,8 +71,14 @@ class TritonCoderStage:
 
     @torch.no_grad()
     def run(self) -> None:
-        for launch in self._launches:
+        for launch in self.launches:
             launch()
+
+
+def own_arena(network: Coder, layers: CoderLayers, call: Call, size: Size) -> Arena:
+    """An arena with the memory that this one stage needs, on the layers' device."""
+    shapes = TritonCoderStage(network, layers, call, size, {}, Arena())
+    return Arena(torch.empty(shapes.arena.size, dtype=torch.uint8, device=layers.device))
 
 
 def _as_clip(x: Tensor) -> Tensor:
@@ -80,25 +90,27 @@ class _Walk:
     """Goes through a network and writes down what to launch; it computes nothing."""
 
     def __init__(
-        self, network: Coder, layers: CoderLayers, states: dict[str, Tensor], *, starts: bool
-    ) -> None:
-        self.launches: list[Callable[[], object]] = []
+        self, network: Coder, layers: CoderLayers, states: dict[str, Tensor], arena: Arena,
+        *, starts: bool,
+    ) -> None:  # fmt: skip
+        self.launches: list[partial[object]] = []
+        self.used: set[str] = set()  # convolutions that are launched, by name
+        self.like = torch.empty(0, dtype=layers.dtype, device=arena.device)
         self._names = {id(module): name for name, module in network.named_modules()}
         self._layers, self._states, self._starts = layers, states, starts
-        self._like = torch.empty(0, dtype=layers.dtype, device=layers.device)
-        self._free: dict[tuple[object, ...], list[Tensor]] = {}  # pictures by shape and dtype
-        self._rooms: dict[tuple[int, ...], Moments] = {}
+        self._arena = arena
         self._moments: Moments | None = None  # of the picture that was written last
 
     def picture(
         self, frames: int, height: int, width: int, channels: int,
         dtype: torch.dtype | None = None,
     ) -> Tensor:  # fmt: skip
-        """A free buffer [F, H + 2, W + 2, C] whose border is zero."""
-        dtype = dtype or self._like.dtype
-        free = self._free.get((frames, height + 2, width + 2, channels, dtype))
-        like = self._like.to(dtype)
-        return free.pop() if free else bordered(frames, height, width, channels, like)
+        """A buffer [F, H + 2, W + 2, C] whose border is zero when it is used."""
+        shape = (frames, height + 2, width + 2, channels)
+        x, is_clean = self._arena.take_bordered(shape, dtype or self.like.dtype)
+        if not is_clean:
+            self._launch(_clear_border, x)
+        return x
 
     def coder(self, network: Coder, x: Tensor) -> Tensor:
         """The whole network: [F, H, W, C]."""
@@ -148,13 +160,14 @@ class _Walk:
     def _attention(self, layer: FrameAttention, x: Tensor) -> Tensor:
         """Added to x in place; its norm is the prologue of the product that makes q, k and v."""
         frames, height, width, channels = inside(x).shape
-        qkv = self._like.new_empty(frames, height, width, 3 * channels)
+        qkv = self._arena.take((frames, height, width, 3 * channels), x.dtype)
         attended = self.picture(frames, height, width, channels)
         name = self._names[id(layer)]
-        to_qkv, to_out = (self._layers.convs[f"{name}.{part}"] for part in ("qkv", "to_out"))
+        to_qkv, to_out = (self._packed(f"{name}.{part}") for part in ("qkv", "to_out"))
         norm = Prologue(scale_shift=self._scale_shift(layer.group_norm), silu=False)
         self._launch(conv3d, x, to_qkv, qkv, Extras(prologue=norm))
         self._launch(frame_attention, qkv, inside(attended))
+        self._arena.give_back(qkv)
         self._moments = self._room(x, to_out, frames)
         extras = Extras(residual=inside(x), moments=self._moments)
         self._launch(conv3d, attended, to_out, inside(x), extras)
@@ -165,7 +178,7 @@ class _Walk:
     ) -> Tensor:
         """A layer's output, or its sum with the picture `plus`, in place; and its moments."""
         name = self._names[id(layer)]
-        conv, extras = self._layers.convs[name], Extras(past=self._past(name, layer.keep_frames, x))
+        conv, extras = self._packed(name), Extras(past=self._past(name, layer.keep_frames, x))
         shape = conv.form.shape(_size(x), extras.lead_of(conv))
         out = self.picture(*shape, conv.outputs) if plus is None else plus
         self._moments = self._room(x, conv, shape[0]) if moments else None
@@ -185,7 +198,7 @@ class _Walk:
         else:
             parts = [("first", x[:1], Extras()), ("second", x[:2], Extras(lead=0))]
             parts += [("step", x[1:], Extras(lead=0))] if len(x) > 2 else []
-        convs = [self._layers.convs[f"{name}.{part}"] for part, _, _ in parts]
+        convs = [self._packed(f"{name}.{part}") for part, _, _ in parts]
         shapes = [
             conv.form.shape(_size(part), extras.lead_of(conv))
             for conv, (_, part, extras) in zip(convs, parts, strict=True)
@@ -207,7 +220,7 @@ class _Walk:
     ) -> Tensor:
         """Norm and SiLU of x, which was written last, as `layer` takes it; `over` x if it may be."""
         name = self._names[id(layer)]
-        dtype = self._layers.convs[name].weight.dtype
+        dtype = self._packed(name).weight.dtype
         if not over or dtype != x.dtype:
             out = self.picture(*_size(x), x.shape[3], dtype)
         else:
@@ -217,18 +230,30 @@ class _Walk:
         return out
 
     def _scale_shift(self, norm: FrameNorm) -> Tensor:
+        """Scale and shift of the picture that was written last, whose moments are then free."""
         moments, weights = self._moments, self._layers.norms[self._names[id(norm)]]
         assert moments is not None
-        table = self._like.new_empty(
-            len(moments.counts), 2, len(weights.weight), dtype=torch.float32
-        )
+        frames, _, _, channels = moments.values.shape
+        table = self.like.new_zeros(frames, 2, channels, dtype=torch.float32)
         self._launch(scale_shift, moments, weights, table)
+        for room in (moments.values, moments.counts):
+            self._arena.give_back(room)
+        self._moments = None
         return table
 
     def _room(self, x: Tensor, conv: PackedConv, frames: int) -> Moments:
-        """Room for the moments of `frames` frames that `conv` makes of x; used again and again."""
-        room = conv_moments(x, conv, frames)
-        return self._rooms.setdefault(tuple(room.values.shape), room)
+        """Room for the moments of `frames` frames that `conv` makes of x."""
+        chip = self._layers.chip
+        sizes = tuned_sizes(x, conv, PLAIN) if chip is None else sizes_for(chip, conv, PLAIN)
+        tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
+        return Moments(
+            values=self._arena.take((frames, tiles, 2, conv.outputs), torch.float32),
+            counts=self._arena.take((frames, tiles), torch.float32),
+        )
+
+    def _packed(self, name: str) -> PackedConv:
+        self.used.add(name)
+        return self._layers.convs[name]
 
     def _past(self, name: str, keep: int, x: Tensor) -> Tensor | None:
         """The frames before x; at a shot's start there are none."""
@@ -249,13 +274,20 @@ class _Walk:
 
     def _released(self, x: Tensor, result: Tensor) -> Tensor:
         """`result`; the buffer x is free from here on."""
-        self._free.setdefault((*x.shape, x.dtype), []).append(x)
+        self._arena.give_back(x)
         return result
 
 
 def _size(x: Tensor) -> Size:
     """Frames, rows and columns inside the border."""
     return len(x), x.shape[1] - 2, x.shape[2] - 2
+
+
+def _clear_border(x: Tensor) -> None:
+    """Zero around every picture of x [F, H + 2, W + 2, C]."""
+    bits = x.view(torch.uint8)  # of any dtype
+    bits[:, :: x.shape[1] - 1].zero_()
+    bits[:, 1:-1, :: x.shape[2] - 1].zero_()
 
 
 def _keep_last(state: Tensor, x: Tensor, starts: bool) -> None:

@@ -21,7 +21,7 @@ Activation = Literal["swiglu", "gelu"]
 def activation_reference(
     hidden: "Tensor",  # [N, 2 M] for swiglu, [N, M] for gelu
     kind: Activation,
-    scale: "Tensor | None" = None,  # [1]
+    scale: "Tensor | None" = None,  # [1] or [N]
 ) -> "Tensor":  # [N, M]
     """silu(gate) * value, or GELU by tanh, in fp32 and rounded once; with `scale` to fp8."""
     import torch
@@ -39,11 +39,12 @@ def activation_reference(
 @triton.jit
 def activation_kernel(  # type: ignore[no-untyped-def]
     hidden,  # [rows, width * (2 if SWIGLU else 1)], contiguous
-    scale,  # [1] fp32, or anything
+    scale,  # [1] or [rows] fp32, or anything
     out,  # [rows, width]
     width,
     SWIGLU: tl.constexpr,
     QUANTISES: tl.constexpr,
+    BY_ROW: tl.constexpr,  # whether rows have scales of their own
     BLOCK: tl.constexpr,
 ):
     """Each program: BLOCK columns of one row."""
@@ -59,7 +60,8 @@ def activation_kernel(  # type: ignore[no-untyped-def]
         y = x * tl.sigmoid(z)
     there = out + row * width + column
     if QUANTISES:
-        tl.store(there, quantised(y, scale, out.dtype.element_ty), mask=inside)
+        step = tl.load(scale + row * BY_ROW)
+        tl.store(there, quantised(y, step, out.dtype.element_ty), mask=inside)
     else:
         tl.store(there, y.to(out.dtype.element_ty), mask=inside)
 
@@ -92,6 +94,7 @@ def activate(
         sizes = tuned("activation", capability_of(hidden.device))
         activation_kernel[(shape[0], triton.cdiv(shape[1], sizes["BLOCK"]))](
             hidden, hidden if scale is None else scale, out, shape[1],
-            SWIGLU=kind == "swiglu", QUANTISES=scale is not None, **sizes,
+            SWIGLU=kind == "swiglu", QUANTISES=scale is not None,
+            BY_ROW=int(scale is not None and scale.numel() > 1), **sizes,
         )  # fmt: skip
     return out

@@ -82,6 +82,12 @@ class Compiled:
         """How many instructions begin with one of `starts`."""
         return sum(name.startswith(starts) for name in self.instructions)
 
+    @property
+    def serialised(self) -> bool:
+        """Whether each product of sm_90 waits for the one before, as its assembler makes of some."""
+        products = self.count("HGMMA", "QGMMA")
+        return 1 < products <= self.count("WARPGROUP.ARRIVE")
+
 
 def compile_for(
     kernel: Any, signature: Mapping[str, str], constants: Mapping[str, Any], chip: int

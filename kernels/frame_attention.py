@@ -110,13 +110,19 @@ def frame_attention(
     """
     _check(qkv, out)
     frames, height, width, head = out.shape
-    sizes, widest = dict(sizes or _sizes(qkv)), max(16, triton.next_power_of_2(head))
-    sizes["BLOCK_D"], sizes["BLOCK_V"] = (min(sizes[b], widest) for b in ("BLOCK_D", "BLOCK_V"))
-    positions = height * width
-    frame_attention_kernel[
-        triton.cdiv(positions, sizes["BLOCK_M"]), triton.cdiv(head, sizes["BLOCK_V"]), frames
-    ](qkv, out, positions, head**-0.5 * _LOG2_E, width, *out.stride()[:3], D=head, **sizes)
+    constants = attention_constants(head, sizes or _sizes(qkv))
+    positions, columns = height * width, triton.cdiv(head, constants["BLOCK_V"])
+    frame_attention_kernel[triton.cdiv(positions, constants["BLOCK_M"]), columns, frames](
+        qkv, out, positions, head**-0.5 * _LOG2_E, width, *out.stride()[:3], **constants
+    )
     return out
+
+
+def attention_constants(head: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The kernel's compile-time arguments for a head of `head`, with the tuned block `sizes`."""
+    widest = max(16, triton.next_power_of_2(head))
+    cut = {name: min(sizes[name], widest) for name in ("BLOCK_D", "BLOCK_V")}
+    return {"D": head, **sizes, **cut}
 
 
 def _sizes(qkv: "Tensor") -> dict[str, int]:

@@ -10,7 +10,7 @@ In this order: what they compute, in plain PyTorch; the Triton kernels; their la
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
@@ -102,13 +102,12 @@ def scale_shift_kernel(  # type: ignore[no-untyped-def]
     out,  # [F, 2, C]
     tiles,
     C: tl.constexpr,
-    GROUPS: tl.constexpr,
+    PER_GROUP: tl.constexpr,
     EPS: tl.constexpr,
     TILES: tl.constexpr,
     CHANNELS: tl.constexpr,  # of a group, up to a power of two
 ):
     """Each program: one group of one frame. First the mean, then what deviates from it."""
-    PER_GROUP: tl.constexpr = C // GROUPS
     group, frame = tl.program_id(0), tl.program_id(1)
     j = tl.arange(0, CHANNELS)
     c = group * PER_GROUP + j
@@ -206,22 +205,34 @@ def moments(x: "Tensor") -> Moments:  # [F, H, W, C]
 def scale_shift(
     moments: Moments, norm: Norm, out: "Tensor | None" = None
 ) -> "Tensor":  # [F, 2, C] fp32
-    """What group norm multiplies each channel of each frame by, and adds."""
+    """What group norm multiplies each channel of each frame by, and adds.
+
+    A picture may have more channels than the norm, to fill words up: `out` stays as it is there.
+    """
     import torch
 
     frames, tiles, _, channels = moments.values.shape
-    if channels % norm.groups or norm.weight.shape != (channels,):
-        raise ValueError(f"{norm.groups} groups of {len(norm.weight)} do not fit {channels}")
+    normed = len(norm.weight)
+    if normed % norm.groups or normed > channels:
+        raise ValueError(f"{norm.groups} groups of {normed} do not fit {channels}")
     if out is None:
-        out = torch.empty(frames, 2, channels, dtype=torch.float32, device=norm.weight.device)
+        out = torch.zeros(frames, 2, channels, dtype=torch.float32, device=norm.weight.device)
     if out.shape != (frames, 2, channels) or not out.is_contiguous():
         raise ValueError(f"scale and shift of {frames} frames do not fit in {tuple(out.shape)}")
     scale_shift_kernel[norm.groups, frames](
         moments.values, moments.counts, norm.weight, norm.bias, out, tiles,
-        C=channels, GROUPS=norm.groups, EPS=norm.eps, TILES=_TILES,
-        CHANNELS=triton.next_power_of_2(channels // norm.groups), num_warps=4,
+        **scale_shift_constants(channels, norm),
     )  # fmt: skip
     return out
+
+
+def scale_shift_constants(channels: int, norm: Norm) -> dict[str, Any]:
+    """The kernel's compile-time arguments for pictures of so many channels."""
+    per_group = len(norm.weight) // norm.groups
+    return {
+        "C": channels, "PER_GROUP": per_group, "EPS": norm.eps, "TILES": _TILES,
+        "CHANNELS": triton.next_power_of_2(per_group), "num_warps": 4,
+    }  # fmt: skip
 
 
 def activate(
@@ -242,16 +253,25 @@ def activate(
         )
     _check_picture(x)
     _check_picture(out)
-    largest = 448 if out.dtype == torch.float8_e4m3fn else 0
-    if step != 1.0 and not largest:
+    if step != 1.0 and out.dtype != torch.float8_e4m3fn:
         raise ValueError(f"activate: only fp8 has a step, not {out.dtype}")
-    block = _channel_block(channels)
-    grid = (triton.cdiv(height * width, _PIXELS), frames, triton.cdiv(channels, block))
-    activate_kernel[grid](
+    constants = activate_constants(out, silu)
+    blocks = triton.cdiv(channels, constants["CHANNELS"])
+    activate_kernel[triton.cdiv(height * width, _PIXELS), frames, blocks](
         x, scale_shift, out, 1 / step, height * width, width, *x.stride()[:3], *out.stride()[:3],
-        C=channels, SILU=silu, LARGEST=largest, PIXELS=_PIXELS, CHANNELS=block, num_warps=4,
+        **constants,
     )  # fmt: skip
     return out
+
+
+def activate_constants(out: "Tensor", silu: bool = True) -> dict[str, Any]:
+    """The kernel's compile-time arguments for pictures like `out`."""
+    import torch
+
+    return {
+        "C": out.shape[3], "SILU": silu, "LARGEST": 448 if out.dtype == torch.float8_e4m3fn else 0,
+        "PIXELS": _PIXELS, "CHANNELS": _channel_block(out.shape[3]), "num_warps": 4,
+    }  # fmt: skip
 
 
 def _channel_block(channels: int) -> int:

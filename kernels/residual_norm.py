@@ -25,7 +25,7 @@ def residual_norm_reference(
     x: "Tensor",  # [N, C]
     y: "Tensor | None" = None,  # [N, C]
     gate: "Tensor | None" = None,  # [C]
-    scale: "Tensor | None" = None,  # [1]
+    scale: "Tensor | None" = None,  # [1] or [N]
     eps: float = EPS,
 ) -> "tuple[Tensor, Tensor]":
     """x + y * gate [N, C], and its norm [N, C] in x's dtype or, with `scale`, in fp8.
@@ -47,7 +47,7 @@ def residual_norm_kernel(  # type: ignore[no-untyped-def]
     x,  # [rows, columns], contiguous, and so the others
     y,  # or x, where there is nothing to add
     gate,  # [columns], or x
-    scale,  # [1] fp32, or x
+    scale,  # [1] or [rows] fp32, or x
     x_out,
     normed,
     rows,
@@ -56,6 +56,7 @@ def residual_norm_kernel(  # type: ignore[no-untyped-def]
     ADDS: tl.constexpr,
     GATED: tl.constexpr,
     QUANTISES: tl.constexpr,
+    BY_ROW: tl.constexpr,  # whether rows have scales of their own
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -74,7 +75,8 @@ def residual_norm_kernel(  # type: ignore[no-untyped-def]
         value = rounded.to(tl.float32)
     value *= tl.rsqrt(tl.sum(value * value, 1)[:, None] / columns + EPS)
     if QUANTISES:
-        out = quantised(value, scale, normed.dtype.element_ty)
+        step = tl.load(scale + row, mask=row < rows, other=1.0) if BY_ROW else tl.load(scale)
+        out = quantised(value, step, normed.dtype.element_ty)
     else:
         out = value.to(normed.dtype.element_ty)
     tl.store(normed + at, out, mask=inside)
@@ -104,6 +106,7 @@ def residual_norm(
             x, x if y is None else y, x if gate is None else gate, x if scale is None else scale,
             x, out, rows, columns,
             EPS=eps, ADDS=y is not None, GATED=gate is not None, QUANTISES=scale is not None,
+            BY_ROW=scale is not None and scale.numel() > 1,
             BLOCK=triton.next_power_of_2(columns), **sizes,
         )  # fmt: skip
     return out

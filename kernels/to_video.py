@@ -1,8 +1,9 @@
 """The networks' output to a video's planes: crop, 0..1, YUV, chroma's size, dither, code values.
 
 In this order: what it computes, in plain PyTorch; the Triton kernel; its launch from Python.
-Sources: network spec §7.10; the same arithmetic as the graph `to_video`. The colour correction
-comes before it (`kernels.wavelet`).
+Sources: network spec §7.10; the same arithmetic as the graphs `to_video`. The wavelet correction
+comes before it (`kernels.wavelet`); a scale and a shift of each channel, of RGB or CIELAB
+(`kernels.colour_match`), are applied on the way, for a few functions more a sample.
 
 One pass over memory. For F frames of Ho x Wo it reads 3 * F*Ho*Wo samples and the thresholds once
 a frame, and writes in 4:2:0 1.5 * F*Ho*Wo code values; tiles overlap by the chroma filter's taps.
@@ -19,6 +20,9 @@ import triton
 import triton.language as tl
 
 from vr_trt.kernels.bands import Bands, Floats, RowBlocks, bands, own_columns, row_blocks
+from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.cielab import AXES, lab_of_srgb, srgb_of_lab
+from vr_trt.kernels.colour_match import Axes
 from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ def to_video_reference(
     tables: "ToVideoTables",
     shift: int = 0,
 ) -> "tuple[Tensor, Tensor, Tensor]":  # [F, Ho, Wo], 2 x [F, h, w], int32
-    """The same by dense matrices, every step stored."""
+    """The same by dense matrices, every step stored; of pictures that are corrected already."""
     import torch
 
     matrix, dither, limits, rows, cols = (
@@ -64,10 +68,13 @@ def to_video_kernel(  # type: ignore[no-untyped-def]
     limits,  # [2]
     row_first, row_weights,  # [blocks], [blocks, ROW_SPAN, ROWS]
     col_first, col_weights,  # [w], [COL_TAPS, w]
+    axes,  # [2, 3, 3], of cielab
+    match,  # [F, 3, 2]: scale and shift of each channel, or anything
     y, y_frame, y_row, y_pixel,  # [F, Ho, Wo] by strides
     u, v, c_frame, c_row, c_pixel,  # [F, h, w] each
     height, width, chroma_height, chroma_width,
     SHIFT: tl.constexpr,
+    MATCH: tl.constexpr,  # 0: no correction, 1: of red, green and blue, 2: of L*, a*, b*
     DOWN: tl.constexpr, ACROSS: tl.constexpr,  # luma samples a chroma sample
     ROW_SPAN: tl.constexpr, ROWS: tl.constexpr,
     COL_TAPS: tl.constexpr, COL_SPAN: tl.constexpr, OWN: tl.constexpr, COLUMNS: tl.constexpr,
@@ -88,9 +95,10 @@ def to_video_kernel(  # type: ignore[no-untyped-def]
     for step in range(ROW_SPAN):
         line = first + step
         at = x + frame * x_frame + line * x_row + source
-        red = _unsigned(tl.load(at, mask=inside, other=0.0))
-        green = _unsigned(tl.load(at + x_channel, mask=inside, other=0.0))
-        blue = _unsigned(tl.load(at + 2 * x_channel, mask=inside, other=0.0))
+        red = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+        green = tl.load(at + x_channel, mask=inside, other=0.0).to(tl.float32)
+        blue = tl.load(at + 2 * x_channel, mask=inside, other=0.0).to(tl.float32)
+        red, green, blue = _corrected(red, green, blue, match + frame * 6, axes, MATCH)
         here = owned & (line >= block * (ROWS * DOWN)) & (line < (block + 1) * (ROWS * DOWN))
         threshold = tl.load(dither + line * width + source, mask=here, other=0.0)
         code = tl.clamp(tl.floor(_code(from_rgb, red, green, blue) + threshold), low, high)
@@ -120,9 +128,32 @@ def to_video_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _corrected(red, green, blue, match, axes, MATCH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """-1..1 to 0..1, with the correction."""
+    if MATCH == 1:
+        red, green, blue = _matched(red, green, blue, match)
+    red, green, blue = _unsigned(red), _unsigned(green), _unsigned(blue)
+    if MATCH == 2:
+        lightness, a, b = lab_of_srgb(axes, red, green, blue)
+        lightness, a, b = _matched(lightness, a, b, match)
+        red, green, blue = srgb_of_lab(axes, lightness, a, b)
+    return red, green, blue
+
+
+@triton.jit
+def _matched(first, second, third, match):  # type: ignore[no-untyped-def]
+    """Three channels by their scales and shifts."""
+    return (
+        first * tl.load(match) + tl.load(match + 1),
+        second * tl.load(match + 2) + tl.load(match + 3),
+        third * tl.load(match + 4) + tl.load(match + 5),
+    )
+
+
+@triton.jit
 def _unsigned(value):  # type: ignore[no-untyped-def]
     """-1..1 to 0..1."""
-    return tl.clamp(value.to(tl.float32) * 0.5 + 0.5, 0.0, 1.0)
+    return tl.clamp(value * 0.5 + 0.5, 0.0, 1.0)
 
 
 @triton.jit
@@ -167,6 +198,14 @@ def to_video_tables(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ColourScales:
+    """What `kernels.colour_match` found: a scale and a shift for every channel of every frame."""
+
+    values: "Tensor"  # [F, 3, 2] fp32
+    axes: Axes
+
+
 class ToVideo:
     """`to_video_reference` by the kernel, for one kind of video."""
 
@@ -188,6 +227,7 @@ class ToVideo:
             for array in (
                 *(tables.from_rgb, tables.dither, tables.limits),
                 *(blocks.first, blocks.weights, cols.first, cols.weights),
+                AXES,
             )
         )
 
@@ -198,20 +238,28 @@ class ToVideo:
         u: "Tensor",  # [F, h, w], of one stride with v
         v: "Tensor",
         shift: int = 0,  # unused low bits of a code value: 6 for P010
+        match: "ColourScales | None" = None,
     ) -> None:
-        """Fill y, u, v; TypeError or ValueError for tensors that do not fit the tables."""
+        """Fill y, u, v, corrected by `match` where given.
+
+        TypeError or ValueError for tensors that do not fit the tables.
+        """
         tables = self._tables
         _check(x, y, u, v, tables)
+        if match is not None:
+            _check_match(match, x)
         frames, height, width = y.shape
         grid = (triton.cdiv(u.shape[2], self._constants["OWN"]), self._blocks.blocks, frames)
         if frames:
             to_video_kernel[grid](
                 *(x, *x.stride()[:3]),
                 *self._device_tables,
+                x if match is None else match.values,
                 *(y, *y.stride(), u, v, *u.stride()),
                 *(height, width, u.shape[1], u.shape[2]),
                 **self._constants,
                 SHIFT=shift,
+                MATCH=0 if match is None else 2 if match.axes == "lab" else 1,
             )
 
 
@@ -253,3 +301,9 @@ def _check(x: "Tensor", y: "Tensor", u: "Tensor", v: "Tensor", tables: ToVideoTa
         raise ValueError(f"the planes are {tuple(y.shape)} and {tuple(u.shape)}, not {chroma}")
     if u.shape != v.shape or u.stride() != v.stride():
         raise ValueError(f"u and v differ: {tuple(u.shape)}, {tuple(v.shape)}")
+
+
+def _check_match(match: ColourScales, x: "Tensor") -> None:
+    import torch
+
+    check_tensor("to_video: match", match.values, (x.shape[1], 3, 2), torch.float32, x.device)

@@ -2,7 +2,8 @@
 
 In this order: what it computes, in plain PyTorch; the Triton kernel; its launches from Python.
 
-`low` is five blurs by [1, 2, 1]/4 in both directions, dilated 1 to 16, edges repeated before each.
+`low` is five blurs by [1, 2, 1]/4 in both directions, dilated 1 to 16, edges repeated before each;
+the first few of them where fewer `levels` are asked for: finer detail alone is the restored one's.
 Rows and columns do not mix, and the five blurs of a direction are one filter of 63 taps: a tent
 away from the edges, so `low` is two passes. Both run the same kernel, which filters the first axis
 and writes the result transposed, so that reads and writes are dense in either direction. For a
@@ -29,14 +30,15 @@ _DILATIONS = (1, 2, 4, 8, 16)
 def wavelet_reference(
     restored: "Tensor",  # [..., H, W]
     reference: "Tensor",
+    levels: int = len(_DILATIONS),
 ) -> "Tensor":  # [..., H, W] fp32
-    """The same, blur by blur."""
+    """The same, blur by blur, the first `levels` of them."""
     import torch
 
     low = restored.float() - reference.float()
     for axis in (-2, -1):
         index = torch.arange(low.shape[axis], device=low.device)
-        for dilation in _DILATIONS:
+        for dilation in _DILATIONS[:levels]:
             before = low.index_select(axis, (index - dilation).clamp(min=0))
             after = low.index_select(axis, (index + dilation).clamp(max=len(index) - 1))
             low = 0.5 * low + 0.25 * (before + after)
@@ -94,15 +96,19 @@ class Wavelet:
         width: int,
         device: "torch.device | str",
         options: Mapping[str, int] | None = None,  # as in tuned/wavelet.toml
+        levels: int = len(_DILATIONS),
     ) -> None:
-        """Put the filters of H rows and W columns on the device."""
+        """Put the filters of H rows and W columns on the device; ValueError for other `levels`."""
         import torch
+
+        if not 1 <= levels <= len(_DILATIONS):
+            raise ValueError(f"the wavelet has 1 to {len(_DILATIONS)} levels, not {levels}")
 
         self._size = height, width
         self._options = options or tuned("wavelet", capability_of(torch.device(device)))
         self._filters = []
         for size in self._size:
-            blocks = row_blocks(smoothing_bands(size, _DILATIONS), self._options["ROWS"])
+            blocks = row_blocks(smoothing_bands(size, _DILATIONS[:levels]), self._options["ROWS"])
             tables = (torch.from_numpy(a).to(device) for a in (blocks.first, blocks.weights))
             self._filters.append((blocks.span, blocks.blocks, *tables))
 

@@ -16,44 +16,20 @@ layer's products take 390 µs at 500 TFLOP/s. A query belongs to one block: it i
 Pairs that rotate are halves (j, j + D / 2), as folding orders them; 3B and 7B differ in tables.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import e, log2, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 
 from vr_trt.kernels.aot import Compiled, compile_for
-from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.fp8 import quantised
 from vr_trt.kernels.tuning import capability_of, tuned
+from vr_trt.kernels.window_call import EPS, AttentionBuffers, QkNorm, WindowPlan, check_call
 from vr_trt.kernels.window_tables import WindowSpec, packed_windows, rotary_rows
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-EPS = 1e-5
-_LARGEST_GRID = 65535  # programs along a launch's second axis
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QkNorm:
-    """The weights [D] of the norms of queries and keys; the text's queries may have none."""
-
-    video_q: "Tensor"
-    video_k: "Tensor"
-    text_k: "Tensor"
-    text_q: "Tensor | None" = None
-    eps: float = EPS
-
-    def to(self, device: "torch.device", dtype: "torch.dtype") -> "QkNorm":
-        """The same weights, elsewhere or of another kind."""
-        names = ("video_q", "video_k", "text_k", "text_q")
-        weights: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return replace(
-            self, **{k: w.to(device, dtype) for k, w in weights.items() if w is not None}
-        )
 
 
 def window_attention_reference(
@@ -173,6 +149,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     sin,
     index,  # of PackedWindows
     tiles,
+    video_scale,  # [1] fp32 of fp8, or anything
     video_out,  # [N, H, D]
     text_out,  # [nW, L, H, D]
     N,
@@ -182,8 +159,10 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     H: tl.constexpr,
     D: tl.constexpr,
     TEXT_PARTS: tl.constexpr,
+    QUANTISES: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    UNROLL: tl.constexpr,  # blocks of keys of one pass
 ):
     """Each program: one head, one tile of a window's queries, all of the window's keys.
 
@@ -219,7 +198,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     highest = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     attended = tl.zeros([BLOCK_Q, D], tl.float32)
-    for k_first in range(0, length, BLOCK_K):
+    for k_first in tl.range(0, length, BLOCK_K, loop_unroll_factor=UNROLL):
         k_row = next_row.to(tl.int64)
         next_row = tl.load(index + tl.minimum(k_first + BLOCK_K + k_place, length - 1))
         k = tl.load((keys + k_row * (H * D))[:, None] + head + d)
@@ -237,17 +216,29 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
 
     window = tl.load(tile + 4).to(tl.int64)
     out_of_text = text_out + (window * L + row - N) * (H * D)
-    out_row = tl.where(of_text, out_of_text, video_out + row * (H * D))
-    attended = (attended / total[:, None]).to(video_out.dtype.element_ty)
-    tl.store(out_row[:, None] + head + d, attended, mask=(place < queries)[:, None])
+    out_of_video = video_out + row * (H * D)
+    attended = attended / total[:, None]
+    if QUANTISES:  # the video, of which each row is whole; the text's mean comes first
+        codes = quantised(attended, tl.load(video_scale), video_out.dtype.element_ty)
+        own = ((place < queries) & (row < N))[:, None]
+        tl.store(out_of_video[:, None] + head + d, codes, mask=own)
+        mine = attended.to(text_out.dtype.element_ty)
+        theirs = ((place < queries) & of_text)[:, None]
+        tl.store(out_of_text[:, None] + head + d, mine, mask=theirs)
+    else:
+        out_row = tl.where(of_text, out_of_text, out_of_video)
+        attended = attended.to(video_out.dtype.element_ty)
+        tl.store(out_row[:, None] + head + d, attended, mask=(place < queries)[:, None])
 
 
 @triton.jit
 def window_mean_kernel(  # type: ignore[no-untyped-def]
     windows,  # [count, size]
+    scale,  # [1] fp32 of fp8, or anything
     mean,  # [size]
     count,
     size,
+    QUANTISES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Each program: BLOCK elements, over all windows, in fp32."""
@@ -257,62 +248,11 @@ def window_mean_kernel(  # type: ignore[no-untyped-def]
     for window in range(count):
         here = windows + tl.cast(window, tl.int64) * size + i
         total += tl.load(here, mask=inside, other=0.0).to(tl.float32)
-    tl.store(mean + i, (total / count).to(mean.dtype.element_ty), mask=inside)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WindowPlan:
-    """The tables of one partition, on the device, and how the kernel is cut there."""
-
-    spec: WindowSpec
-    windows: int
-    index: "Tensor"  # int32, see PackedWindows
-    tiles: "Tensor"
-    cos: "Tensor"  # [N + L, D / 2] fp32
-    sin: "Tensor"
-    sizes: Mapping[str, int]  # BLOCK_Q, BLOCK_K, num_warps, num_stages
-
-
-def window_plan(
-    spec: WindowSpec, device: "torch.device", sizes: Mapping[str, int] | None = None
-) -> WindowPlan:
-    """The plan for `spec` on `device`, with the tuned sizes unless others are given."""
-    import torch
-
-    if spec.head_width & (spec.head_width - 1) or spec.head_width < 32:
-        raise ValueError(f"window_attention takes head widths 32, 64, 128…, not {spec.head_width}")
-    sizes = sizes or tuned("window_attention", capability_of(device), head_width=spec.head_width)
-    packed = packed_windows(spec.grid, spec.shifted, spec.text_tokens)
-    tiles = packed.tiles(sizes["BLOCK_Q"], 0 if spec.text_queries else spec.text_tokens)
-    if len(tiles) > _LARGEST_GRID:
-        raise ValueError(f"window_attention: {len(tiles)} tiles are too many: use fewer frames")
-    cos, sin = (torch.from_numpy(table).to(device) for table in rotary_rows(spec))
-    index, places = (torch.from_numpy(table).to(device) for table in (packed.index, tiles))
-    return WindowPlan(
-        spec=spec, windows=packed.count, index=index, tiles=places, cos=cos, sin=sin, sizes=sizes
-    )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionBuffers:
-    """What an attention writes; the same ones may serve layer after layer."""
-
-    video_out: "Tensor"  # [N, H, D]
-    text_out: "Tensor"  # [L, H, D]
-    keys: "Tensor"  # [N + L, H, D], scratch
-    text_windows: "Tensor"  # [nW, L, H, D], scratch
-
-    @classmethod
-    def like(cls, video: "Tensor", plan: WindowPlan) -> "AttentionBuffers":
-        """New ones, of the dtype and on the device of `video` [N, 3, H, D]."""
-        N, L, head = plan.spec.video_tokens, plan.spec.text_tokens, video.shape[2:]
-        texts = plan.windows if plan.spec.text_queries else 0
-        return cls(
-            video_out=video.new_empty(N, *head),
-            text_out=video.new_empty(L if plan.spec.text_queries else 0, *head),
-            keys=video.new_empty(N + L, *head),
-            text_windows=video.new_empty(texts, L, *head),
-        )
+    if QUANTISES:
+        out = quantised(total / count, tl.load(scale), mean.dtype.element_ty)
+    else:
+        out = (total / count).to(mean.dtype.element_ty)
+    tl.store(mean + i, out, mask=inside)
 
 
 def window_attention(
@@ -328,7 +268,7 @@ def window_attention(
     the kernels cannot read.
     """
     buffers = buffers or AttentionBuffers.like(video, plan)
-    _check(video, text, norm, plan, buffers)
+    check_call(video, text, norm, plan, buffers)
     N, L = plan.spec.video_tokens, plan.spec.text_tokens
     H, D = video.shape[2:]
     shape = {"EPS": norm.eps, "H": H, "D": D, "TEXT_PARTS": text.shape[1]}
@@ -342,57 +282,35 @@ def window_attention(
     text_q = norm.video_q if norm.text_q is None else norm.text_q  # of no row then
     window_attention_kernel[(H, len(plan.tiles))](
         video, text, buffers.keys, norm.video_q, text_q, plan.cos, plan.sin, plan.index,
-        plan.tiles, buffers.video_out, buffers.text_windows, N, L,
-        SCALE=log2(e) / sqrt(D), **shape, **plan.sizes,
+        plan.tiles, plan.cos if buffers.video_scale is None else buffers.video_scale,
+        buffers.video_out, buffers.text_windows, N, L,
+        SCALE=log2(e) / sqrt(D), QUANTISES=buffers.video_scale is not None,
+        **shape, **plan.sizes,
     )  # fmt: skip
     if not plan.spec.text_queries:
         return buffers.video_out, None
     mean, size = tuned("window_mean", chip), buffers.text_out.numel()
     window_mean_kernel[(triton.cdiv(size, mean["BLOCK"]),)](
-        buffers.text_windows, buffers.text_out, plan.windows, size, **mean
-    )
+        buffers.text_windows, plan.cos if buffers.text_scale is None else buffers.text_scale,
+        buffers.text_out, plan.windows, size,
+        QUANTISES=buffers.text_scale is not None, **mean,
+    )  # fmt: skip
     return buffers.video_out, buffers.text_out
 
 
 def compile_attention(
-    kind: str, heads: int, head_width: int, chip: int, text_parts: int = 3
+    kind: str, heads: int, head_width: int, chip: int, text_parts: int = 3, *, codes: bool = False
 ) -> Compiled:
-    """The attention kernel for `kind`, "fp16" or "bf16", as tuned for `chip`, ahead of time."""
+    """The attention kernel for `kind`, "fp16" or "bf16", as tuned for `chip`, ahead of time.
+
+    With `codes` the video's output is E4M3.
+    """
     tensors = ("video", "text", "keys", "video_weight", "text_weight", "video_out", "text_out")
     signature = dict.fromkeys(tensors, f"*{kind}:16") | {"N": "i32", "L": "i32"}
-    signature |= dict.fromkeys(("cos", "sin"), "*fp32:16")
+    signature |= {"video_out": "*fp8e4nv:16"} if codes else {}
+    signature |= dict.fromkeys(("cos", "sin", "video_scale"), "*fp32:16")
     signature |= dict.fromkeys(("index", "tiles"), "*i32:16")
-    shape = {"H": heads, "D": head_width, "TEXT_PARTS": text_parts, "EPS": EPS}
+    shape = {"H": heads, "D": head_width, "TEXT_PARTS": text_parts, "EPS": EPS, "QUANTISES": codes}
     sizes = tuned("window_attention", chip, head_width=head_width)
     constants = {"SCALE": log2(e) / sqrt(head_width), **shape, **sizes}
     return compile_for(window_attention_kernel, signature, constants, chip)
-
-
-def _check(
-    video: "Tensor", text: "Tensor", norm: QkNorm, plan: WindowPlan, buffers: AttentionBuffers
-) -> None:
-    """TypeError or ValueError unless every tensor is as the kernels read it."""
-    import torch
-
-    allowed = (torch.float16, torch.bfloat16) + ((torch.float32,) if video.is_cpu else ())
-    if video.dtype not in allowed:
-        raise TypeError(f"window_attention takes fp16 or bf16, not {video.dtype}")
-    spec = plan.spec
-    N, L, D, parts = spec.video_tokens, spec.text_tokens, spec.head_width, 2 + spec.text_queries
-    H = video.shape[2] if video.ndim == 4 else 0
-    if spec.text_queries and norm.text_q is None:
-        raise ValueError("window_attention: the text has queries but no weights of their norm")
-    wanted: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
-        "video": (video, (N, 3, H, D)),
-        "text": (text, (L, parts, H, D)),
-        "video_out": (buffers.video_out, (N, H, D)),
-        "text_out": (buffers.text_out, (L if spec.text_queries else 0, H, D)),
-        "keys": (buffers.keys, (N + L, H, D)),
-        "text_windows": (buffers.text_windows, (plan.windows * spec.text_queries, L, H, D)),
-        **{
-            name: (getattr(norm, name), (D,)) for name in ("video_q", "video_k", "text_k", "text_q")
-        },
-    }
-    for name, (tensor, shape) in wanted.items():
-        if tensor is not None:
-            check_tensor(f"window_attention: {name}", tensor, shape, video.dtype, plan.index.device)

@@ -1,5 +1,7 @@
 """Timestamps that can be relied on, from those that a file has."""
 
+from collections.abc import Iterable, Iterator
+
 import av
 
 from vr_trt.runtime.decode import Decoder
@@ -12,29 +14,25 @@ _SHORT_BY = 0.25  # seconds; a video that ends this much earlier than announced 
 class Clock:
     """Makes timestamps strictly increasing where a file has none or contradicts itself.
 
-    Times that are in order stay exactly as they are. With a decoder given, the times of decoding
-    are the only ones the file has: the first frame is shown at the first of them, and the others
-    keep their distance from it.
+    Times that are in order stay exactly as they are.
     """
 
-    def __init__(self, info: VideoInfo, decoder: Decoder | None, whole: bool = True) -> None:
+    def __init__(self, info: VideoInfo, whole: bool = True) -> None:
         """`whole`: reading begins at the video's start."""
         self._whole = whole
         self.step = max(1, round(1 / (info.frame_rate * info.time_base)))
         self.repaired = 0
         self.short_by: float | None = None  # seconds
         self._info = info
-        self._decoder = decoder
-        self._delay: int | None = None  # from decoding to showing
         self._first: int | None = None
         self._next = 0  # where a frame without a timestamp goes
         self._jump = 0  # what to add after a jump that cannot be real
 
     def pts(self, decoded: av.VideoFrame) -> int:
         """The frame's timestamp, or one that was made up, in units of the time base."""
-        pts = decoded.pts if self._decoder is None else self._shown(decoded, self._decoder)
+        pts = decoded.pts
         if pts is None:
-            self.repaired += self._decoder is None
+            self.repaired += 1
             pts = self._next
         elif self._first is not None:
             distance = pts + self._jump - self._next
@@ -67,9 +65,20 @@ class Clock:
         if self._info.seconds - lasted > _SHORT_BY:
             self.short_by = self._info.seconds - lasted
 
-    def _shown(self, decoded: av.VideoFrame, decoder: Decoder) -> int | None:
-        if decoded.dts is None or decoder.first_dts is None:
-            return None
-        if self._delay is None:
-            self._delay = decoded.dts - decoder.first_dts
-        return decoded.dts - self._delay
+
+def shown_as_decoded(frames: Iterable[av.VideoFrame], decoder: Decoder) -> Iterator[av.VideoFrame]:
+    """`frames` of a file that knows times of decoding only, with times at which they are shown.
+
+    The first frame is shown at the first of those times, the others keep their distance from it. A
+    frame that has none is left where the one before it ends.
+    """
+    delay: int | None = None  # from decoding to showing
+    following = 0
+    for frame in frames:
+        if frame.dts is None or decoder.first_dts is None:
+            frame.pts = following
+        else:
+            delay = frame.dts - decoder.first_dts if delay is None else delay
+            frame.pts = frame.dts - delay
+        following = frame.pts + max(1, frame.duration)
+        yield frame

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.audio.stream import AudioStream
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _READS_IN_A_ROW = 20
 # Containers with a clock that does not start at zero; their outputs start there.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
+_KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(
     r"(encoder|duration|rotate|vendor_id|bps|number_of_(frames|bytes)|_statistics_.*"
     r"|major_brand|minor_version|compatible_brands)(-\w+)?",
@@ -86,6 +87,17 @@ class StreamCopier:
             self._waiting = None
             self._write(packet)
 
+    def mux(self, packet: "Packet[Any]") -> None:
+        """Write a packet of the restored video. Raises OSError or av.FFmpegError.
+
+        A copied packet that waited in the muxer is written on the way; if that one is damaged beyond
+        what the container takes, it is counted, and the video's waits in its place.
+        """
+        try:
+            self._output.mux_one(packet)
+        except av.error.InvalidDataError:
+            self.broken += 1
+
     def close(self) -> None:
         """Close the input."""
         self._container.close()
@@ -140,7 +152,7 @@ class StreamCopier:
         for stream in self._container.streams:
             stream.discard = Discard.default if stream.index in chosen else Discard.all
         wanted = [self._container.streams[index] for index in chosen]
-        for packet in self._demuxed(wanted):
+        for packet in self._within_edits(self._demuxed(wanted)):
             if coder := self._coders.get(packet.stream_index):
                 if self._within_span(packet):
                     yield from coder.push(packet, self._shift)
@@ -165,6 +177,23 @@ class StreamCopier:
             except av.FFmpegError:
                 failed += 1
                 self.broken += 1
+
+    def _within_edits(self, packets: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
+        """`packets` without those that an edit list hides, where the output would show them.
+
+        The last one before each that is shown stays: decoders of sound need it to begin with.
+        """
+        if self._output.format.name in _KEEPS_EDITS:
+            yield from packets
+            return
+        hidden: dict[int, Packet[Stream]] = {}
+        for packet in packets:
+            if packet.is_discard:
+                hidden[packet.stream_index] = packet
+                continue
+            if (before := hidden.pop(packet.stream_index, None)) is not None:
+                yield before
+            yield packet
 
     def _within_span(self, packet: "Packet[Stream]") -> bool:
         shown = packet.pts if packet.pts is not None else packet.dts

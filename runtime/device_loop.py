@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.engines.pixel_engines import pixel_engine, pixel_spec
-from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
+from vr_trt.engines.profiles import Profile
 from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
-from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.device_call import DeviceSession
 from vr_trt.runtime.device_memory import LoopSizes
 from vr_trt.runtime.device_pixels import PixelSessions
@@ -19,25 +17,14 @@ from vr_trt.runtime.device_vae import DeviceVaePart, PartNames
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import (
-    Correction,
     Inputs,
-    Picture,
+    PixelWay,
     pixel_graph,
     to_model_inputs,
     to_video_inputs,
 )
 from vr_trt.runtime.tensorrt_session import Gpu, TensorRtSession
-from vr_trt.runtime.vae_stream import is_cut
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelWay:
-    """What frames are on either side of the networks."""
-
-    source: Picture
-    target: Picture
-    canvas: Canvas
-    correction: Correction
+from vr_trt.runtime.vae_stream import is_cut, latents_per_step
 
 
 def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> DeviceStages:
@@ -53,32 +40,27 @@ def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> D
         undo.callback(lanes.close)
         lanes.at_close(gpu.only_own_stream)
         pixels = _pixel_sessions(way, gpu, model.backend, present.sm)
-        names = _part_names(cut=is_cut(model))
-        parts = [_part(lanes, model, part) for part in names]
-        generator = _session(model, "generator")
-        sizes = _sizes(way, profile, model, pixels)
-        half = len(parts) // 2
         networks = DeviceNetworks(
-            encoder=tuple(parts[:half]), generator=generator, decoder=tuple(parts[half:])
+            encoder=_coder(lanes, model, "encode"),
+            generator=_session(model, "generator"),
+            decoder=_coder(lanes, model, "decode"),
         )
+        sizes = _sizes(way, profile, model)
         stages = DeviceStages(lanes, networks, pixels, sizes, seed)
         undo.pop_all()
     return stages
 
 
-def _part_names(*, cut: bool) -> list[PartNames]:
-    """Of the encoder, then of the decoder."""
-    if not cut:
-        return [
-            PartNames(stage="encode", source="x", result="latent"),
-            PartNames(stage="decode", source="latent", result="x"),
-        ]
-    return [
-        PartNames(stage="encode_fine", source="x", result="features"),
-        PartNames(stage="encode_coarse", source="features", result="latent"),
-        PartNames(stage="decode_coarse", source="latent", result="features"),
-        PartNames(stage="decode_fine", source="features", result="x"),
-    ]
+def _coder(lanes: Lanes, model: Model, verb: str) -> tuple[DeviceVaePart, ...]:
+    """Whole, or its halves in their order."""
+    ends = {"encode": ("x", "latent"), "decode": ("latent", "x")}[verb]
+    parts = [(verb, *ends)]
+    if is_cut(model, verb):
+        halves = ("fine", "coarse") if verb == "encode" else ("coarse", "fine")
+        first, second = (f"{verb}_{half}" for half in halves)
+        parts = [(first, ends[0], "features"), (second, "features", ends[1])]
+    names = [PartNames(stage=stage, source=came, result=goes) for stage, came, goes in parts]
+    return tuple(_part(lanes, model, part) for part in names)
 
 
 def _part(lanes: Lanes, model: Model, names: PartNames) -> DeviceVaePart:
@@ -92,20 +74,20 @@ def _session(model: Model, stage: str) -> DeviceSession:
     return session
 
 
-def _sizes(way: PixelWay, profile: Profile, model: Model, pixels: PixelSessions) -> LoopSizes:
-    cut = is_cut(model)
-    first, last = (f"{verb}{'_fine' if cut else ''}_step" for verb in ("encode", "decode"))
-    coarse = _session(model, "encode_coarse_step" if cut else "encode_step")
+def _sizes(way: PixelWay, profile: Profile, model: Model) -> LoopSizes:
+    first = "encode_fine_step" if is_cut(model, "encode") else "encode_step"
+    last = "decode_fine_step" if is_cut(model, "decode") else "decode_step"
     generator = _session(model, "generator")
-    _, channels, _, height, width = generator.sizes["latent"]
+    _, channels, window, height, width = generator.sizes["latent"]
     return LoopSizes(
         source=way.source,
         target=way.target,
         canvas=(way.canvas.padded_w, way.canvas.padded_h),
-        window=generator.sizes["latent"][2],
+        window=window,
         overlap=profile.overlap,
-        step=coarse.sizes["features" if cut else "x"][2] // FRAMES_PER_LATENT,
-        cut=cut,
+        step=latents_per_step(model, profile.latents_per_step),
+        encode_cut=is_cut(model, "encode"),
+        decode_cut=is_cut(model, "decode"),
         latent=(1, channels, 1, height, width),
         encode_kind=_session(model, first).kinds["x"],
         decode_kind=_session(model, last).kinds["x"],

@@ -6,7 +6,6 @@ memory before the start, so they cannot differ.
 
 from dataclasses import dataclass
 
-from vr_trt.engines.graphs import is_cut
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
 from vr_trt.engines.selection import Selection
 from vr_trt.runtime.device_tensor import tensor_bytes
@@ -37,7 +36,8 @@ class LoopSizes:
     window: int  # latents
     overlap: int
     step: int  # latents
-    cut: bool  # the VAE by resolution: x passes frame by frame
+    encode_cut: bool  # by resolution: x passes frame by frame
+    decode_cut: bool
     latent: tuple[int, ...]  # [1, C, 1, h, w]
     encode_kind: str  # of x, on either side of the networks
     decode_kind: str
@@ -61,10 +61,18 @@ class LoopSizes:
         return max(START_LATENTS, self.step)
 
     @property
-    def x_sizes(self) -> tuple[int, ...]:
-        """Of a slot of x [1, 3, F, Hp, Wp]."""
+    def encode_x(self) -> tuple[int, ...]:
+        """Of a slot of x [1, 3, F, Hp, Wp] on its way to the encoder."""
+        return self._x(self.encode_cut)
+
+    @property
+    def decode_x(self) -> tuple[int, ...]:
+        """Of one on its way from the decoder."""
+        return self._x(self.decode_cut)
+
+    def _x(self, cut: bool) -> tuple[int, ...]:
         width, height = self.canvas
-        return 1, 3, 1 if self.cut else self.chunk_frames, height, width
+        return 1, 3, 1 if cut else self.chunk_frames, height, width
 
     @property
     def sources(self) -> int:
@@ -83,7 +91,8 @@ class LoopSizes:
 
     @property
     def chunks(self) -> int:
-        return 3 if self.cut else 2
+        """Of x, on either side: one is filled while the other is read."""
+        return 2
 
     @property
     def outputs(self) -> int:
@@ -109,8 +118,8 @@ class LoopSizes:
         """Bytes on the device, by what they are for."""
         noise = (*self.latent[:2], self.window, *self.latent[3:])
         planes, output = self.source_layout.bytes, self.target_layout.bytes
-        x = tensor_bytes(self.x_sizes, self.encode_kind)
-        restored = tensor_bytes(self.x_sizes, self.decode_kind)
+        x = tensor_bytes(self.encode_x, self.encode_kind)
+        restored = tensor_bytes(self.decode_x, self.decode_kind)
         return {
             "source frames": self.sources * planes,
             "x": self.chunks * (x + restored),
@@ -158,9 +167,15 @@ def planned_sizes(
         window=canvas.latents,
         overlap=profile.overlap,
         step=canvas.step,
-        cut=is_cut(selection.engines) if selection.engines else profile.cut,
+        encode_cut=_is_cut(selection, "encode", profile),
+        decode_cut=_is_cut(selection, "decode", profile),
         latent=(1, LATENT_CHANNELS, 1, canvas.height // LATENT, canvas.width // LATENT),
         encode_kind=kind,
         decode_kind=kind,
         noise_kind=kind,
     )
+
+
+def _is_cut(selection: Selection, verb: str, profile: Profile) -> bool:
+    """Whether a coder is; engines that are still to be built are as the profile says."""
+    return f"{verb}_fine_step" in selection.engines if selection.engines else profile.cut

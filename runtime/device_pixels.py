@@ -49,9 +49,9 @@ class DevicePixels:
         source, target = sizes.source_layout, sizes.target_layout
         self._incoming = HostRing(lanes, sizes.incoming, source.bytes)
         self._sources = Ring(lanes, "source frames", sizes.sources, (source.bytes,), "uint8")
-        self._x = Ring(lanes, "chunks to encode", sizes.chunks, sizes.x_sizes, sizes.encode_kind)
+        self._x = Ring(lanes, "chunks to encode", sizes.chunks, sizes.encode_x, sizes.encode_kind)
         self._restored = Ring(
-            lanes, "decoded chunks", sizes.chunks, sizes.x_sizes, sizes.decode_kind
+            lanes, "decoded chunks", sizes.chunks, sizes.decode_x, sizes.decode_kind
         )
         self._outputs = Ring(lanes, "output frames", sizes.outputs, (target.bytes,), "uint8")
         self._outgoing = deque(HostSlot(lanes, target.bytes) for _ in range(sizes.outgoing))
@@ -144,7 +144,7 @@ class DevicePixels:
 
     def _frames(self, slot: Slot, part: range, count: int) -> Region:
         """Some of the `count` frames that a slot, made for a step, holds."""
-        sizes = self._sizes.x_sizes
+        sizes = slot.tensor.shape()
         return slot.tensor.part(0, (1, sizes[1], count, *sizes[3:]), slot.tensor.kind).region(part)
 
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.local_gpu import present_gpu
+from vr_trt.engines.selection import OLDEST_TRITON_CHIP
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.memory import MIB
 
@@ -44,6 +45,7 @@ def examine() -> list[Finding]:
         _gpu(),
         *_gpu_codecs(),
         *(_package(name, remedy, False) for name, remedy in _OPTIONAL),
+        _triton(),
     ]
 
 
@@ -103,6 +105,23 @@ def _cpu() -> Finding:
     else:
         detail, ok = f"runs {model.manifest.model} {model.manifest.version}", True
     return Finding(name="CPU backend", ok=ok, detail=detail, remedy=remedy, needed=True)
+
+
+def _triton() -> Finding:
+    """Whether engines of the triton backend could run; PyTorch is not imported: it is slow."""
+    packages, gpu = ("triton", "torch"), present_gpu()
+    remedy = ""
+    if not all(map(find_spec, packages)):
+        detail, remedy = f"needs {' and '.join(packages)}", "pip install 'vr-trt[gpu]'"
+    elif "+cpu" in (torch := version("torch")):
+        detail, remedy = f"torch {torch} is built for the CPU only", "install torch for CUDA"
+    elif gpu is None:
+        detail, remedy = "no NVIDIA GPU answers", _DRIVER_HELP
+    elif gpu.sm < OLDEST_TRITON_CHIP:
+        detail = f"its kernels are for sm_{OLDEST_TRITON_CHIP} and later, not sm_{gpu.sm}"
+    else:
+        return Finding(name="triton backend", ok=True, detail=f"sm_{gpu.sm}, torch {torch}")
+    return Finding(name="triton backend", ok=False, detail=detail, remedy=remedy)
 
 
 def _gpu() -> Finding:

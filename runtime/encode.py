@@ -21,6 +21,8 @@ from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
 from vr_trt.runtime.video_codecs import CODECS, NVENC, Codec, check_quality
 
 LARGEST_SIDE = 16384
+# Of x264 and x265, which make other bits of another number: the machine must not choose it.
+ENCODER_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,8 @@ def configure(context: VideoCodecContext, target: OutputSpec, source: VideoInfo)
     """Set everything about an encoder that is not open yet."""
     codec, pixel = target.coder, target.pixel
     context.width, context.height = target.width, target.height
+    if target.codec in ("h264", "hevc"):
+        context.thread_count = ENCODER_THREADS
     context.pix_fmt = target.format_name
     context.time_base = source.time_base
     context.framerate = source.frame_rate.limit_denominator(100_000)

@@ -1,7 +1,7 @@
 """A whole film, shot by shot, with the places marked at which the output may be cut into segments.
 
-Where a segment begins is a function of the shots and of the frames since the segment before began,
-so a run that was stopped and taken up cuts its output as one that was not.
+Where a segment begins is a function of the shots and of where the segment before began, so a run
+that was stopped and taken up, or spread over workers, cuts its output as one that was not.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.vae_stream import START_FRAMES
 
 SEGMENT_FRAMES = 120  # after which a segment ends where the VAE's next chunk begins
-SHOT_SEGMENT_FRAMES = 48  # after which it ends where the shot does
+SHOT_SEGMENT_FRAMES = 48  # after which it ends where the shot does; at once if it began in the shot
 
 
 class EntryMissed(Exception):
@@ -36,19 +36,44 @@ class Resume:
         return self.shot + self.entry.first_read
 
 
+def begins_segment(number: int, shot: int, before: Join, step_frames: int) -> bool:
+    """Whether a segment begins with frame `number` of the shot that began with `shot`.
+
+    `before` is where the last one began; frames of a VAE step: only there can a shot be entered.
+    """
+    length, place = number - before.frame, number - shot
+    if place == 0:
+        return length >= SHOT_SEGMENT_FRAMES or before.frame > before.shot
+    return (
+        length >= SEGMENT_FRAMES
+        and place >= START_FRAMES
+        and (place - START_FRAMES) % step_frames == 0
+    )
+
+
 class Film:
     """Frames of a film in, those marked that begin a shot; as many restored frames out."""
 
-    def __init__(self, make_shot: Callable[[Entry], Shot], resume: Resume | None = None) -> None:
-        """Frames are expected from the first of the run, or from `resume.first_read`, on."""
+    def __init__(
+        self,
+        make_shot: Callable[[Entry], Shot],
+        resume: Resume | None = None,
+        joins: frozenset[int] | None = None,
+    ) -> None:
+        """Frames are expected from the first of the run, or from `resume.first_read`, on.
+
+        `joins`: where segments begin, if somebody else has decided that.
+        """
         self._make_shot = make_shot
         self._shot: Shot | None = None
         self._resume = resume
         self._again: list[str] = []  # digests of frames that were made before
-        self._next, self._shot_start, self._segment_start = 0, 0, 0  # numbers of frames
+        self._joins = joins
+        self._next, self._shot_start = 0, 0  # numbers of frames
+        self._segment = Join(0, 0)
         self._entry = Entry()  # into the next shot
         if resume is not None:
-            self._shot_start, self._segment_start = resume.shot, resume.frame
+            self._shot_start, self._segment = resume.shot, Join(resume.frame, resume.shot)
             self._next = resume.shot + resume.entry.first_given
             self._entry = resume.entry
 
@@ -60,6 +85,11 @@ class Film:
             self._shot = self._make_shot(self._entry)
             self._entry = Entry()
         yield from self._numbered(self._shot, self._shot.push(frame))
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Digests of the frames before the first wanted one, which were made to be compared."""
+        return tuple(self._again)
 
     def finish(self) -> Iterator[Frame]:
         """End the shot: yield the frames that are left."""
@@ -77,21 +107,16 @@ class Film:
             if self._resume is not None and number < self._resume.frame:
                 self._compare(frame, self._resume)
             elif self._begins_segment(shot, number):
-                self._segment_start = number
-                yield replace(frame, join=Join(number, self._shot_start))
+                self._segment = Join(number, self._shot_start)
+                yield replace(frame, join=self._segment)
             else:
                 yield frame
 
     def _begins_segment(self, shot: Shot, number: int) -> bool:
-        if number == self._segment_start:
-            return True
-        length, place = number - self._segment_start, number - self._shot_start
-        if place == 0:
-            return length >= SHOT_SEGMENT_FRAMES
-        return (
-            length >= SEGMENT_FRAMES
-            and place >= START_FRAMES
-            and (place - START_FRAMES) % shot.step_frames == 0
+        if self._joins is not None:
+            return number in self._joins
+        return number == self._segment.frame or begins_segment(
+            number, self._shot_start, self._segment, shot.step_frames
         )
 
     def _compare(self, frame: Frame, resume: Resume) -> None:

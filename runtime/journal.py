@@ -3,14 +3,14 @@
 A folder beside the output, `.NAME.resume`: `journal.jsonl`, whose first line says what the run is
 made from and each other line one segment, and the segments. A line is written when its segment is on
 disk under its name, so whatever is killed at whatever moment, the lines tell the truth; half a line
-at the end is no line.
+at the end is no line. Workers complete segments out of order: those after a gap are kept as well.
 """
 
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.frames import Join
 from vr_trt.runtime.publish import sync
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,8 @@ class Journal:
     def __init__(self, output: Path, facts: Mapping[str, Any]) -> None:
         """`facts`: what the result depends on, by names that a user understands."""
         self.folder = folder_of(output)
-        self.segments: list[Segment] = []
+        self.segments: list[Segment] = []  # from the first on, without a gap
+        self.ahead: dict[int, Segment] = {}  # after a gap, by their first frames
         self._output = output
         self._facts = json.loads(json.dumps(dict(facts)))
         self._path = self.folder / "journal.jsonl"
@@ -57,19 +58,24 @@ class Journal:
     @property
     def complete(self) -> bool:
         """True if every segment is there."""
-        return bool(self.segments) and self.segments[-1].following is None
+        return _is_complete(self.segments)
 
     @property
     def frames(self) -> int:
         """Frames that are done."""
         return sum(segment.frames for segment in self.segments)
 
+    @property
+    def kept(self) -> int:
+        """Frames that are done, those after a gap counted."""
+        return self.frames + sum(segment.frames for segment in self.ahead.values())
+
     def begin(self) -> None:
         """A new run: forget everything else. Raises OSError."""
         for path in self.folder.iterdir():
             if path.name != "lock":
                 path.unlink()
-        self.segments = []
+        self.segments, self.ahead = [], {}
         with self._path.open("w", encoding="utf-8") as file:
             file.write(json.dumps({"format": FORMAT, **self._facts}) + "\n")
             file.flush()
@@ -86,33 +92,41 @@ class Journal:
             self.begin()
             return
         self._check(lines[0])
-        self.segments = [_segment(line) for line in lines[1:]]
-        for number, segment in enumerate(self.segments):
-            path = self.segment_path(number)
+        try:
+            self.segments, self.ahead = _in_order(map(_segment, lines[1:]))
+        except ValueError:
+            raise self._damaged() from None
+        kept = set()
+        for segment in (*self.segments, *self.ahead.values()):
+            path = self.segment_path(segment.first)
             if not path.is_file() or path.stat().st_size != segment.bytes:
                 raise UsageError(f"{path} is missing or damaged: start over with --overwrite")
-        kept = {self.segment_path(number) for number in range(len(self.segments))}
+            kept.add(path)
         for path in self.folder.iterdir():
             if path not in kept and path.name not in ("lock", self._path.name):
                 path.unlink()
         text = "".join(json.dumps(line) + "\n" for line in lines)
         if self._path.read_text(encoding="utf-8") != text:  # half a line at its end
-            fresh = self._path.with_suffix(".new")
-            fresh.write_text(text, encoding="utf-8")
-            sync(fresh)
-            fresh.replace(self._path)
+            self._replace(text)
 
-    def segment_path(self, number: int) -> Path:
-        """Where segment `number` lies, counted from 0."""
-        return self.folder / f"{number:06}.segment"
+    def forget_ahead(self) -> None:
+        """Keep what has no gap before it alone: a run of one worker goes on after that."""
+        if self.ahead:
+            self.ahead = {}
+            head = json.dumps({"format": FORMAT, **self._facts}) + "\n"
+            self._replace(head + "".join(map(_line, self.segments)))
+
+    def segment_path(self, first: int) -> Path:
+        """Where the segment lies that begins with frame `first`."""
+        return self.folder / segment_name(first)
 
     def add(self, segment: Segment) -> None:
-        """Note that the next segment is complete. Raises OSError."""
+        """Note that a segment is complete, the next one or one ahead. Raises OSError."""
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(segment)) + "\n")
+            file.write(_line(segment))
             file.flush()
             os.fsync(file.fileno())
-        self.segments.append(segment)
+        self.segments, self.ahead = _in_order((*self.segments, *self.ahead.values(), segment))
 
     def close(self, keep: bool) -> None:
         """Give the lock back; `keep` the journal for --resume, if there is anything in it.
@@ -121,7 +135,7 @@ class Journal:
         """
         if self._lock is None:
             return
-        if not keep or not self.segments:
+        if not keep or not (self.segments or self.ahead):
             self._path.unlink(missing_ok=True)  # first: segments without it are no run
             shutil.rmtree(self.folder, ignore_errors=True)
         self.release()
@@ -132,16 +146,22 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
+    def _replace(self, text: str) -> None:
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(text, encoding="utf-8")
+        sync(fresh)
+        fresh.replace(self._path)
+
     def _read_lines(self) -> list[dict[str, Any]]:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            return _whole_lines(self._path)
         except FileNotFoundError:
             return []
-        whole = text[: text.rfind("\n") + 1].splitlines()
-        try:
-            return [json.loads(line) for line in whole]
         except ValueError:
-            raise UsageError(f"{self._path} is damaged: start over with --overwrite") from None
+            raise self._damaged() from None
+
+    def _damaged(self) -> UsageError:
+        return UsageError(f"{self._path} is damaged: start over with --overwrite")
 
     def _check(self, before: dict[str, Any]) -> None:
         now = {"format": FORMAT, **self._facts}
@@ -153,6 +173,11 @@ class Journal:
                 )
 
 
+def segment_name(first: int) -> str:
+    """Name of the file of the segment that begins with frame `first`."""
+    return f"{first:08}.segment"
+
+
 def folder_of(output: Path) -> Path:
     """Where the journal of an output lies."""
     return output.with_name(f".{output.name}.resume")
@@ -161,20 +186,69 @@ def folder_of(output: Path) -> Path:
 def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
     """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
     try:
-        lines = (folder_of(output) / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = _whole_lines(folder_of(output) / "journal.jsonl")
+        if len(lines) < 2:
+            return None  # no segment was complete: nothing is lost by starting over
+        segments, _ = _in_order(map(_segment, lines[1:]))
     except OSError:
         return None
-    if len(lines) < 2:
-        return None  # no segment was complete: nothing is lost by starting over
-    return "complete" if lines[-1].endswith('"following": null}') else "begun"
+    except ValueError:
+        return "begun"  # damaged, or of another version: taking it up will say so
+    return "complete" if _is_complete(segments) else "begun"
+
+
+def stopped_facts(output: Path) -> dict[str, Any]:
+    """What the stopped run of `output` was asked; nothing where there is none."""
+    try:
+        lines = _whole_lines(folder_of(output) / "journal.jsonl")
+    except (OSError, ValueError):
+        return {}
+    return lines[0] if len(lines) > 1 else {}
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Raises OSError, and ValueError where a line is damaged."""
+    text = path.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    if not all(isinstance(line, dict) for line in lines):
+        raise ValueError("a line is no object")
+    return lines
+
+
+def _in_order(segments: Iterable[Segment]) -> tuple[list[Segment], dict[int, Segment]]:
+    """Those that follow each other from the first frame on, and the rest."""
+    rest = {segment.first: segment for segment in segments}
+    chain: list[Segment] = []
+    following: int | None = 0
+    while following is not None and following in rest:
+        chain.append(rest.pop(following))
+        after = chain[-1].following
+        following = after.frame if after else None
+    return chain, rest
+
+
+def _is_complete(segments: list[Segment]) -> bool:
+    return bool(segments) and segments[-1].following is None
+
+
+def _line(segment: Segment) -> str:
+    return json.dumps(asdict(segment)) + "\n"
 
 
 def _segment(line: dict[str, Any]) -> Segment:
-    following = line["following"]
-    return Segment(
-        **{
-            **line,
-            "tail": tuple(line["tail"]),
-            "following": Join(**following) if following else None,
-        }
-    )
+    """The segment of a journal's line; ValueError where it is none."""
+    try:
+        following = line["following"]
+        join = Join(**following) if following else None
+        segment = Segment(**{**line, "tail": tuple(line["tail"]), "following": join})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no segment: {error}") from None
+    numbers = (segment.first, segment.frames, segment.start_pts, segment.end_pts)
+    places = (join.frame, join.shot) if join else ()
+    if any(type(n) is not int for n in (*numbers, *places, segment.depth, segment.bytes)):
+        raise ValueError("no segment: a number is none")
+    if segment.frames < 1 or segment.depth < 0 or segment.start_pts >= segment.end_pts:
+        raise ValueError("no segment: it has no frames")
+    if join and join.frame != segment.first + segment.frames:
+        raise ValueError("no segment: the next one does not follow it")
+    return segment

@@ -77,4 +77,6 @@ class LiveSink:
         for packet in packets:
             if self._copier and packet.dts is not None:
                 self._copier.copy_until(packet.dts * packet.time_base)
-            self._output.mux_one(packet)
+                self._copier.mux(packet)
+            else:
+                self._output.mux_one(packet)

@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vr_trt.engines.cache import Engine
 from vr_trt.engines.gate import refusal
+from vr_trt.engines.graphs import NETWORK_STAGES
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime import onnxruntime_session
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.session import Session
 
 if TYPE_CHECKING:
+    from vr_trt.engines.triton_stages import Shared
     from vr_trt.runtime.tensorrt_session import Gpu
 
 STAGES = ("encode_image", "generator", "decode_image")
 # The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
-WHOLE = ("encode_start", "encode_step", "decode_start", "decode_step")
-HALVES = tuple(
-    f"{verb}_{half}_{call}"
-    for verb in ("encode", "decode")
-    for half in ("fine", "coarse")
-    for call in ("start", "step")
-)
+CALLS = ("start", "step")
+HALVES = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in CALLS)
 EMBEDDED = Path(__file__).parent.with_name("engines")  # graphs that ship in the package
 DOWNLOADED = ("seedvr2-3b", "seedvr2-7b", "seedvr2-7b-sharp")
 LATENT_CHANNELS = 16
@@ -50,13 +47,17 @@ class Manifest:
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
 
     def __post_init__(self) -> None:
-        video = HALVES if HALVES[0] in self.stages else WHOLE
-        if missing := [stage for stage in STAGES + video if stage not in self.stages]:
+        video = [f"{verb}_{part}" for verb in ("encode", "decode") for part in self._parts(verb)]
+        if missing := [stage for stage in (*STAGES, *video) if stage not in self.stages]:
             raise ValueError(f"no stage {', '.join(missing)}")
         if unlisted := sorted(set(self.stages.values()) - set(self.sha256)):
             raise ValueError(f"no hash of {', '.join(unlisted)}")
         if outside := [name for name in self.sha256 if Path(name).name != name]:
             raise ValueError(f"{', '.join(outside)} is outside of the folder")
+
+    def _parts(self, verb: str) -> tuple[str, ...]:
+        """The stages of a coder over time."""
+        return HALVES if any(f"{verb}_{part}" in self.stages for part in HALVES) else CALLS
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -135,25 +136,39 @@ class Model:
         self._open(plans, options)
 
     @classmethod
-    def of_engines(cls, engines: Mapping[str, Engine], options: OrtOptions | None = None) -> Self:
-        """A model whose every stage, by name, is an engine of the cache; they were checked."""
+    def of_engines(
+        cls,
+        engines: Mapping[str, Engine],
+        options: OrtOptions | None = None,
+        own: "Model | None" = None,
+    ) -> Self:
+        """A model whose stages, by name, are engines of the cache, which were checked.
+
+        A network without an engine runs on the graphs of `own`.
+        """
         first = next(iter(engines.values()))
         canvas = first.about.canvas
+        plans = {stage: engine.plan for stage, engine in engines.items()}
+        for network in NETWORK_STAGES.values():
+            if own and not plans.keys() & {*network}:
+                graphs = own.manifest.stages
+                plans |= {s: own.folder / graphs[s] for s in network if s in graphs}
         model = cls.__new__(cls)
         model.folder = first.folder.parent
         model.manifest = Manifest(
             model=first.spec.model,
             version=first.about.made_by,
-            stages={stage: stage for stage in engines},
-            text_tokens=0,  # these are for window tables, which engines of one size have inside
-            head_width=0,
-            rope="",
-            latent_channels=LATENT_CHANNELS,
-            sha256={stage: engine.spec.onnx for stage, engine in engines.items()},
+            stages={stage: stage for stage in plans},
+            # For window tables, which engines of one size have inside.
+            text_tokens=own.manifest.text_tokens if own else 0,
+            head_width=own.manifest.head_width if own else 0,
+            rope=own.manifest.rope if own else "",
+            latent_channels=own.manifest.latent_channels if own else LATENT_CHANNELS,
+            sha256={s: engines[s].spec.onnx if s in engines else "" for s in plans},
             precision=first.spec.precision,
             shape={"width": canvas.width, "height": canvas.height, "latents": canvas.latents},
         )
-        model._open({stage: engine.plan for stage, engine in engines.items()}, options)
+        model._open(plans, options)
         model._backends = {stage: engine.spec.backend for stage, engine in engines.items()}
         return model
 
@@ -163,6 +178,7 @@ class Model:
         self._options = options or OrtOptions()
         self._sessions: dict[str, Session] = {}
         self._gpus: dict[str, Gpu] = {}  # by backend
+        self._shared: Shared | None = None  # by the stages of the triton backend
         self.cancelled = False
 
     def session(self, stage: str) -> Session:
@@ -177,6 +193,8 @@ class Model:
         backend = self._backends.get(stage, "onnxruntime")
         if backend == "onnxruntime":
             return onnxruntime_session.load(self._plans[stage], self._options)
+        if backend == "triton":
+            return self._load_triton(stage)
         from vr_trt.runtime.tensorrt_session import TensorRtSession, open_gpu
 
         if backend not in self._gpus:
@@ -198,6 +216,16 @@ class Model:
         self.session("generator")
         return self._gpus[self.backend]
 
+    def _load_triton(self, stage: str) -> Session:
+        from vr_trt.runtime import triton_session
+
+        if self._shared is None:
+            plans = [self._plans[s] for s, name in self._backends.items() if name == "triton"]
+            self._shared = triton_session.open_device(plans)
+        if stage.endswith("_start"):  # opening a step runs it, on the states that both share
+            self.session(f"{stage.removesuffix('_start')}_step")
+        return triton_session.load(self._plans[stage], self._shared)
+
     def drop(self, stage: str) -> None:
         """Give back the memory of a stage that is not needed any more."""
         self._sessions.pop(stage, None)
@@ -206,6 +234,7 @@ class Model:
         """Drop every session."""
         self._sessions.clear()
         self._gpus.clear()
+        self._shared = None
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""

@@ -101,7 +101,9 @@ class FilmFile:
             packet.dts -= shift
             if self._copier:
                 self._copier.copy_until(packet.dts * self._time_base)
-            self._output.mux_one(packet)
+                self._copier.mux(packet)
+            else:
+                self._output.mux_one(packet)
             frames += 1
         assert frames == journal.frames, f"{frames} pictures of {journal.frames} frames"
         if self._copier:
@@ -131,10 +133,10 @@ class FilmFile:
         """
         depth = max(segment.depth for segment in journal.segments)
         shown: deque[int] = deque()  # times of pictures, `depth` of them before the current one
-        for number in range(len(journal.segments)):
-            path = journal.segment_path(number)
+        for segment in journal.segments:
+            path = journal.segment_path(segment.first)
             times = read_times(path)
-            if not number:
+            if segment is journal.segments[0]:
                 start, step = times[0]
                 shown.extend(start - (depth - i) * max(1, step) for i in range(depth))
             shown.extend(pts for pts, _ in times)

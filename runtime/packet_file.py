@@ -61,6 +61,15 @@ class PacketWriter:
         self._partial.unlink(missing_ok=True)
 
 
+def store_segment(path: Path, data: bytes) -> None:
+    """Publish a segment that another machine has written. Raises OSError."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(data)
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
 def read_packets(path: Path) -> Iterator[StoredPacket]:
     """The packets of a published segment, in decoding order. DamagedInputError where it is none."""
     with path.open("rb") as file:

@@ -40,6 +40,16 @@ class Picture:
     pixel: PixelFormat
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelWay:
+    """What frames are on either side of the networks, and between."""
+
+    source: Picture
+    target: Picture
+    canvas: Canvas
+    correction: Correction
+
+
 class PixelStages:
     """to_model and to_video for one source, target and canvas."""
 

@@ -151,9 +151,19 @@ class _Facts:
         tagged = re.fullmatch(
             r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", self.stream.metadata.get("DURATION", "")
         )
-        if tagged:  # Matroska keeps each stream's length as a tag
-            hours, minutes, seconds = tagged.groups()
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if tagged:  # Matroska keeps the end of each stream as a tag
+            hours, minutes, rest = tagged.groups()
+            return self._since_start(int(hours) * 3600 + int(minutes) * 60 + float(rest))
         if self.container.duration:
-            return self.container.duration / av.time_base
+            seconds = self.container.duration / av.time_base
+            return (
+                self._since_start(seconds) if "matroska" in self.container.format.name else seconds
+            )
         return None
+
+    def _since_start(self, end: float) -> float:
+        """Length of a stream that ends at `end`, where that is after its start."""
+        if self.stream.start_time is None or self.stream.time_base is None:
+            return end
+        length = end - float(self.stream.start_time * self.stream.time_base)
+        return length if length > 0 else end

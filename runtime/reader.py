@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.clock import Clock
+from vr_trt.runtime.clock import Clock, shown_as_decoded
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
@@ -49,7 +49,6 @@ class Reader:
         self._container: InputContainer | None = None
         self._decoder: Decoder | ImageDecoder
         self._frames: Iterable[av.VideoFrame]
-        timed_by: Decoder | None = None
         if self.info.images:
             self._frames = self._decoder = ImageDecoder(self.info.images, self.info.time_base)
         elif self.info.pipe is not None:
@@ -61,11 +60,11 @@ class Reader:
             context = nvdec_context(stream) if self.info.nvdec else None
             self._frames = self._decoder = decoder = Decoder(self._container, stream, path, context)
             if self._container.format.name in _DECODING_TIMES_ONLY:
-                timed_by = decoder
+                self._frames = shown_as_decoded(decoder, decoder)
             if start is not None:
                 self._frames = _from(self._container, stream, decoder, start)
-        self._clock = Clock(self.info, timed_by, whole=start is None)
-        self._interlaced = 0
+        self._clock = Clock(self.info, whole=start is None)
+        self._interlaced = self._corrupt = 0
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +93,8 @@ class Reader:
         lines = list(self._decoder.warnings)
         if self.skipped:
             lines.append(f"{self.skipped} damaged packets were skipped")
+        if self._corrupt:
+            lines.append(f"{self._corrupt} damaged frames were restored as they are")
         if self._interlaced:
             lines.append(f"{self._interlaced} interlaced frames were restored as they are")
         if self._clock.repaired:
@@ -113,6 +114,7 @@ class Reader:
             decoded_frames = deinterlace(decoded_frames, self.info)
         for decoded in decoded_frames:
             self._interlaced += decoded.interlaced_frame and not self.info.interlaced
+            self._corrupt += decoded.is_corrupt
             pts = self._clock.pts(decoded)
             if held is not None:
                 shown, pts = self._clock.in_order(before, held.pts, pts)

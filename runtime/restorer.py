@@ -1,48 +1,42 @@
 """Restoring files and frames: the public face of the runtime."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vr_trt import __version__
 from vr_trt.engines.profiles import find_profile
-from vr_trt.errors import ModelError, UsageError
+from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.crew import (
+    check_spreadable,
+    kept_threads,
+    mustered,
+)
 from vr_trt.runtime.deinterlace import deinterlaced
-from vr_trt.runtime.device_memory import on_one_gpu
-from vr_trt.runtime.entry import Entry
-from vr_trt.runtime.film_run import FilmRun, Work
+from vr_trt.runtime.film_run import FilmRun
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
-from vr_trt.runtime.gpu_codecs import choose_decoder, choose_encoder
+from vr_trt.runtime.gpu_codecs import choose_decoder
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
-from vr_trt.runtime.input_identity import input_digest
-from vr_trt.runtime.model import Model
-from vr_trt.runtime.noise import check_seed
-from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
+from vr_trt.runtime.item_server import make_crew
 from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
-from vr_trt.runtime.plan import Plan, check_memory, estimated_frames, make_plan
-from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
+from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_codecs
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
-from vr_trt.runtime.serving import Networks, Serving, Wanted
+from vr_trt.runtime.serving import Wanted
 from vr_trt.runtime.shot import Shot
+from vr_trt.runtime.spread_run import SpreadRun
 from vr_trt.runtime.stage_trace import StageTime
-from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
-
-if TYPE_CHECKING:
-    from vr_trt.runtime.device_stages import DeviceStages
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
@@ -96,14 +90,10 @@ class Restorer:
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
-        self._seed = check_seed(seed)
-        self._color = color
         wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
-        self._options = OrtOptions(threads=threads)
-        self._networks = Networks(wanted, self._options)
+        self._recipe = Recipe(wanted, seed, color, threads)
+        self._threads = threads
         self._live: tuple[Shot, tuple[int, int]] | None = None
-        self._loop: DeviceStages | None = None  # of the run that goes on
-        self._notes: list[str] = []  # on how it goes on
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +108,7 @@ class Restorer:
 
     def close(self) -> None:
         """Drop the networks; the next call opens them again."""
-        self._networks.close()
+        self._recipe.networks.close()
         self._live = None
 
     def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
@@ -126,12 +116,7 @@ class Restorer:
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
         target = Path(output or default_output(info))
-        plan = self._plan(replace(info, nvdec=nvdec), target)
-        lines = ["decoded by NVDEC" if nvdec else decoded or "decoded on the CPU"]
-        if not is_image_path(target):
-            spec, encoded = output_spec(plan, target, Encoding(), overwrite=False)
-            lines.append(encoded or f"encoded by {spec.coder.encoder}")
-        return replace(plan, codecs=tuple(lines))
+        return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
     def restore(
         self,
@@ -147,25 +132,33 @@ class Restorer:
         The output appears whole or not at all. Raises a VrTrtError that says what to do.
         """
         options = options or RunOptions()
-        rate = parse_rate(options.rate) if options.rate else None
-        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
-        nvdec, decoded = choose_decoder(options.decoder, info)
-        info = replace(info, nvdec=nvdec)
-        target = Path(output) if output is not None else default_output(info)
-        plan = self._plan(info, target)
-        check_memory(plan, self._networks.law)
-        spec, encoded = output_spec(plan, target, encoding or Encoding(), options.overwrite)
-        facts = self._facts(plan.serving, info, spec)
-        run = FilmRun(info, spec, options, facts, plan.frames)
-        self._notes = [line for line in (decoded, encoded) if line]
-        try:
-            done = run.run(lambda: self._work(plan, spec), on_progress)
-        finally:
-            self._close_loop()
+        encoding = encoding or Encoding()
+        source, target, decoded = self._source(input, output, options)
+        kept = kept_threads(target) if options.resume else 0
+        threads = kept or self._threads
+        self._recipe.use_threads(threads)
+        plan, spec, encoded = self._laid_out(source, target, encoding, options)
+        check_memory(plan, self._recipe.networks.law)
+        facts = self._recipe.facts(plan.serving, source, spec)
+        run: FilmRun
+        if options.spread:
+            check_spreadable(source, target)
+            with mustered(options, threads) as muster:
+                self._recipe.use_threads(muster.threads)
+                crew = make_crew(self._recipe, plan, spec, muster)
+                facts |= {"engines": crew.line, "threads": muster.threads}
+                run = SpreadRun(source, spec, options, facts, plan.frames)
+                done = run.spread(crew, on_progress)
+        else:
+            run = FilmRun(source, spec, options, facts, plan.frames)
+            try:
+                done = run.run(lambda: self._recipe.work(plan, spec), on_progress)
+            finally:
+                self._recipe.finish()
         report = Report(
             input=Path(input),
             output=target,
-            model=self._networks.name,
+            model=self._recipe.networks.name,
             profile=self.profile.name,
             width=spec.width,
             height=spec.height,
@@ -173,12 +166,33 @@ class Restorer:
             timing=done.timing,
             stages=done.stages,
             settings=run.facts,
-            warnings=(*plan.serving.remarks, *dict.fromkeys(self._notes), *done.warnings),
+            warnings=(
+                *plan.serving.remarks,
+                *filter(None, (decoded, encoded)),
+                *self._recipe.notes,
+                *done.warnings,
+                *_threads_note(self._threads, kept),
+            ),
             engines=plan.serving.line,
         )
         if options.report is not None:
             write_report(options.report, report)
         return report
+
+    def settings(
+        self,
+        input: str | Path,
+        output: str | Path | None = None,
+        *,
+        encoding: Encoding | None = None,
+        options: RunOptions | None = None,
+    ) -> dict[str, Any]:
+        """What would decide the result of `restore`: while it is the same, so is the file."""
+        options = options or RunOptions()
+        source, target, _ = self._source(input, output, options)
+        plan, spec, _ = self._laid_out(source, target, encoding or Encoding(), options)
+        facts = self._recipe.facts(plan.serving, source, spec)
+        return FilmRun(source, spec, options, facts, plan.frames).facts
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
         """Take RGB pictures [F, H, W, 3] uint8; give those restored by now, [H', W', 3] each.
@@ -199,79 +213,21 @@ class Restorer:
         shot, self._live = self._live[0], None
         return [_picture(frame) for frame in shot.finish()]
 
-    def _work(self, plan: Plan, spec: OutputSpec) -> Work:
-        info = plan.source
-        source = Picture(width=info.width, height=info.height, pixel=info.pixel)
-        target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
-        pixels = PixelStages(source, target, plan.canvas, self._color, self._options)
-        model = self._networks.open(plan.serving)
-        self._close_loop()
-        self._loop = loop = self._open_loop(plan, model, source, target)
+    def _source(
+        self, input: str | Path, output: str | Path | None, options: RunOptions
+    ) -> tuple[VideoInfo, Path, str]:
+        """What the input is, where the output goes, and a line on who decodes, or nothing."""
+        rate = parse_rate(options.rate) if options.rate else None
+        info = deinterlaced(probe(Path(input), rate), options.deinterlace)
+        nvdec, line = choose_decoder(options.decoder, info)
+        target = Path(output) if output is not None else default_output(info)
+        return replace(info, nvdec=nvdec), target, line
 
-        def cancel() -> None:
-            self._networks.cancel()
-            pixels.cancel()
-            if loop is not None:
-                loop.cancel()
-
-        def make_shot(entry: Entry) -> Shot:
-            on_host = HostStages(model, pixels, self.profile, self._seed)
-            stages = on_host if loop is None else loop.begin(on_host)
-            return Shot(stages, self.profile, entry)
-
-        return Work(
-            make_shot=make_shot,
-            step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
-            cancel=cancel,
-            profile=self.profile,
-        )
-
-    def _open_loop(
-        self, plan: Plan, model: Model, source: Picture, target: Picture
-    ) -> "DeviceStages | None":
-        """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
-        if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
-            return None
-        from vr_trt.runtime.device_loop import PixelWay, device_stages
-
-        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=self._color)
-        try:
-            return device_stages(model, way, self.profile, self._seed)
-        except ModelError as error:
-            self._notes.append(
-                f"the pixels' stages run on the CPU, which the GPU waits for: {error}"
-            )
-            return None
-
-    def _close_loop(self) -> None:
-        if self._loop is not None:
-            loop, self._loop = self._loop, None
-            loop.close()
-
-    def _facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
-        """What decides the result, by the names under which a journal refuses a change of it."""
-        manifest, profile = self._networks.open(serving).manifest, self.profile
-        content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
-        return {
-            "version": __version__,
-            "input": input_digest(info.path),
-            "model": f"{manifest.model} {hashlib.sha256(content.encode()).hexdigest()[:16]}",
-            "profile": profile.name,
-            "window": [profile.window, profile.overlap, profile.latents_per_step],
-            "seed": self._seed,
-            "color": self._color,
-            "engines": serving.line,
-            "rate": str(info.frame_rate),
-            "deinterlace": info.deinterlace or None,
-            "threads": self._options.threads or usable_cores(),
-            "size": f"{spec.width}x{spec.height}",
-            "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",
-            "codec": spec.codec,
-            "encoder": spec.coder.encoder,
-            "crf": spec.crf,
-            "preset": spec.preset,
-            "bitrate": spec.bitrate,
-        }
+    def _laid_out(
+        self, source: VideoInfo, target: Path, encoding: Encoding, options: RunOptions
+    ) -> tuple[Plan, OutputSpec, str]:
+        plan = self._recipe.plan(source, target)
+        return plan, *output_spec(plan, target, encoding, options.overwrite)
 
     def _live_shot(self, picture: Pictures) -> Shot:
         height, width, _ = picture.shape
@@ -282,65 +238,28 @@ class Restorer:
                     f"a picture of {width}x{height} after {size[0]}x{size[1]}: flush() first"
                 )
             return shot
+        networks = self._recipe.networks
         sizes = canvas(width, height, self.profile.short_side)
-        serving = self._networks.find(sizes)
+        serving = networks.find(sizes)
         sizes = serving.canvas
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
-        pixels = PixelStages(source, target, sizes, self._color, self._options)
-        stages = HostStages(self._networks.open(serving), pixels, self.profile, self._seed)
+        pixels = PixelStages(source, target, sizes, self._recipe.color, self._recipe.options)
+        stages = HostStages(networks.open(serving), pixels, self.profile, self._recipe.seed)
         shot = Shot(stages, self.profile)
         self._live = shot, (width, height)
         return shot
-
-    def _plan(self, info: VideoInfo, output: Path) -> Plan:
-        sizes = canvas(info.width, info.height, self.profile.short_side)
-        picture = estimated_frames(info) == 1
-        serving = self._networks.find(sizes, picture=picture)
-        return make_plan(info, self.profile, self._networks.law, output, serving)
-
-
-def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
-    if info.pipe is not None:
-        raise UsageError("standard input has no name: say where to write with -o")
-    return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
-
-
-def output_spec(
-    plan: Plan, path: Path, encoding: Encoding, overwrite: bool
-) -> tuple[OutputSpec, str]:
-    """What to write for a plan, and a line where another encoder does it than one would expect.
-
-    UsageError where codec, container and quality do not fit.
-    """
-    sizes = plan.canvas
-    if is_image_path(path):
-        spec = OutputSpec(
-            path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
-        )
-        return spec, ""
-    codec = encoding.codec_for(path)
-    pixel = video_pixel(plan.pixel, codec, encoding.bits)
-    coder, line = choose_encoder(encoding.encoder, codec, pixel)
-    spec = OutputSpec(
-        path=path,
-        width=sizes.out_w,
-        height=sizes.out_h,
-        pixel=pixel,
-        codec=codec.name,
-        crf=encoding.crf,
-        preset=encoding.preset,
-        bitrate=encoding.bitrate,
-        overwrite=overwrite,
-        nvenc=coder.hardware,
-    )
-    return spec, line
 
 
 def _choose(what: str, value: str, choices: Any) -> None:
     if value not in get_args(choices):
         raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(get_args(choices))}")
+
+
+def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
+    if not kept or asked in (0, kept):
+        return ()
+    return (f"the stopped run had {kept} threads and so has this one: others round otherwise",)
 
 
 def _checked(picture: Pictures) -> Pictures:

@@ -24,6 +24,24 @@ class RunOptions:
     decoder: str = "auto"  # auto, nvdec, software: see runtime/gpu_codecs.py
     trace: Path | None = None  # where to write a trace of every stage's calls
     report: Path | None = None  # where to write what the run did, as JSON
+    workers: int = 0  # processes that share the work; 0: one, or as many as the cluster has
+    gpus: tuple[int, ...] = ()  # a worker on each of these cards
+    cluster: str | None = None  # workers on Ray: local, auto, or the address of a cluster
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or any(gpu < 0 for gpu in self.gpus):
+            raise UsageError("workers and cards are counted from 0 on: none is negative")
+        if len(set(self.gpus)) < len(self.gpus):
+            raise UsageError("--gpus: a card is named twice")
+        if self.gpus and (self.workers or self.cluster is not None):
+            raise UsageError("--gpus starts a worker on each card: leave --workers, --cluster out")
+        if self.spread and self.trace is not None:
+            raise UsageError("a trace shows one process: leave --workers, --gpus, --cluster out")
+
+    @property
+    def spread(self) -> bool:
+        """Whether the work goes to processes of their own."""
+        return self.workers > 1 or bool(self.gpus) or self.cluster is not None
 
 
 def next_time(clock: str, now: datetime) -> datetime:
@@ -33,3 +51,11 @@ def next_time(clock: str, now: datetime) -> datetime:
         raise UsageError(f"{clock!r} is no time of day: write HH:MM, like 07:30")
     then = now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
     return then if then > now else then + timedelta(days=1)
+
+
+def parse_gpus(text: str) -> tuple[int, ...]:
+    """`0,1,…`, or nothing. UsageError for what is neither."""
+    words = text.split(",") if text else []
+    if not all(re.fullmatch(r"\d+", word.strip(), re.ASCII) for word in words):
+        raise UsageError(f"--gpus {text!r}: write the numbers of cards, like 0,1")
+    return tuple(map(int, words))

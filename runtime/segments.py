@@ -1,14 +1,30 @@
 """Frames into segments on disk, each by an encoder of its own, noted in the journal when complete."""
 
 from collections import deque
+from pathlib import Path
+from typing import Protocol
 
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.encode import OutputSpec, SegmentEncoder, check_format
 from vr_trt.runtime.entry import CHECKED_FRAMES
 from vr_trt.runtime.film import frame_digest
 from vr_trt.runtime.frames import Frame, Join, VideoInfo
-from vr_trt.runtime.journal import Journal, Segment
+from vr_trt.runtime.journal import Segment
 from vr_trt.runtime.packet_file import PacketWriter, StoredPacket
+
+
+class SegmentLog(Protocol):
+    """Where segments go: see vr_trt.runtime.journal."""
+
+    @property
+    def frames(self) -> int:
+        """Frames that are done."""
+
+    def segment_path(self, first: int) -> Path:
+        """Where the segment that begins with frame `first` lies."""
+
+    def add(self, segment: Segment) -> None:
+        """Note that a segment is complete."""
 
 
 class _OpenSegment:
@@ -60,7 +76,7 @@ class _OpenSegment:
 class SegmentSink:
     """Segments of a video output. Methods raise OSError or av.FFmpegError."""
 
-    def __init__(self, target: OutputSpec, source: VideoInfo, journal: Journal) -> None:
+    def __init__(self, target: OutputSpec, source: VideoInfo, journal: SegmentLog) -> None:
         check_format(target)
         self._target = target
         self._source = source
@@ -72,10 +88,10 @@ class SegmentSink:
         if frame.join is not None and self._segment is not None:
             self._close(frame.join)
         if self._segment is None:
-            path = self._journal.segment_path(len(self._journal.segments))
-            encoder = SegmentEncoder(self._target, self._source)
             join = frame.join or Join(self._journal.frames, 0)
-            self._segment = _OpenSegment(PacketWriter(path), encoder, join)
+            file = PacketWriter(self._journal.segment_path(join.frame))
+            encoder = SegmentEncoder(self._target, self._source)
+            self._segment = _OpenSegment(file, encoder, join)
         self._segment.write(frame)
 
     def finish(self) -> None:

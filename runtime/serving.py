@@ -9,7 +9,7 @@ from vr_trt.engines.cache import EngineCache
 from vr_trt.engines.card_budget import Settings
 from vr_trt.engines.cards import CardUse, card_use
 from vr_trt.engines.graphs import is_cut
-from vr_trt.engines.local_gpu import present_gpu
+from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
 from vr_trt.engines.selection import (
     CPU,
@@ -21,6 +21,7 @@ from vr_trt.engines.selection import (
     own_graphs,
     select,
 )
+from vr_trt.engines.triton_card import triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.device_memory import on_one_gpu
@@ -28,12 +29,12 @@ from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 
-SESSIONS = frozenset({"onnxruntime", "tensorrt", "tensorrt-rtx"})  # backends that are run
+SESSIONS = frozenset({"onnxruntime", "tensorrt", "tensorrt-rtx", "triton"})  # backends that are run
 _MODULES = {
-    "onnxruntime": "onnxruntime",
-    "tensorrt-rtx": "tensorrt_rtx",
-    "tensorrt": "tensorrt",
-    "triton": "triton",
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
+    "tensorrt": ("tensorrt",),
+    "triton": ("triton", "torch"),
 }
 
 
@@ -70,13 +71,16 @@ class Serving:
         return chosen.notes[:-1] if plain else chosen.notes
 
 
-def this_machine() -> Machine:
-    """The GPU's chip, the libraries that are installed, and what this version runs."""
-    gpu = present_gpu()
+def this_machine(gpu: Gpu | None = None) -> Machine:
+    """The GPU's chip, the libraries that are installed, and what this version runs.
+
+    The first GPU, unless it is said which.
+    """
+    gpu = gpu or present_gpu()
     return Machine(
         sm=gpu.sm if gpu else None,
         memory=gpu.memory if gpu else 0,
-        installed=frozenset(name for name, module in _MODULES.items() if find_spec(module)),
+        installed=frozenset(n for n, modules in _MODULES.items() if all(map(find_spec, modules))),
         runs=SESSIONS,
     )
 
@@ -117,13 +121,13 @@ class Networks:
         """Of the host's memory, where one is known."""
         return law_of(self._own.manifest) if self._own else None
 
-    def find(self, sizes: Canvas, *, picture: bool = False) -> Serving:
+    def find(self, sizes: Canvas, *, picture: bool = False, gpu: Gpu | None = None) -> Serving:
         """What serves a canvas of `sizes` here, as things are; nothing is built or opened.
 
-        ModelError where nothing does, with what would help.
+        On the first GPU, unless it is said which. ModelError where nothing serves it.
         """
         asked = _asked(self._wanted, self._folder, sizes, picture)
-        machine = this_machine()
+        machine = this_machine() if gpu is None else this_machine(gpu)
         # Where the model's own graphs will do, the cache may be unreadable.
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
         selection = select(asked, machine, () if enough else EngineCache().engines())
@@ -131,14 +135,19 @@ class Networks:
         card = _card_use(self._wanted.model, selection, machine) if selection.on_gpu else None
         return Serving(selection=selection, canvas=canvas, card=card)
 
-    def open(self, serving: Serving) -> Model:
-        """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
-        selection, card = serving.selection, serving.card
+    def check_card(self, serving: Serving) -> None:
+        """MemoryBudgetError where the card has too little."""
+        card = serving.card
         if card and not card.fits:
             raise MemoryBudgetError(
-                f"{self.name} at {selection.canvas} needs about {card.needed // MIB} MiB on the card "
-                f"and {card.usable // MIB} MiB are usable: {card.advice}"
+                f"{self.name} at {serving.selection.canvas} needs about {card.needed // MIB} MiB on "
+                f"the card and {card.usable // MIB} MiB are usable: {card.advice}"
             )
+
+    def open(self, serving: Serving) -> Model:
+        """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
+        selection = serving.selection
+        self.check_card(serving)
         if self._opened and self._opened[0] == selection and not self._opened[1].cancelled:
             return self._opened[1]
         engines = self._built(serving) if selection.how == "build" else selection
@@ -146,7 +155,7 @@ class Networks:
             if self._own is None or self._own.cancelled:
                 self._own = Model(self._folder, self._options)
             return self._own
-        self._opened = selection, _open_engines(engines, self._options)
+        self._opened = selection, _open_engines(engines, self._options, self._own)
         return self._opened[1]
 
     def close(self) -> None:
@@ -181,24 +190,25 @@ class Networks:
 
 
 def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | None:
-    streamed = any(
-        engine.spec.flags.get("weight_streaming") == "yes" for engine in selection.engines.values()
-    )
+    others = {s: e for s, e in selection.engines.items() if e.spec.backend != "triton"}
+    streamed = any(e.spec.flags.get("weight_streaming") == "yes" for e in others.values())
     settings = Settings(
         precision=selection.precision,
-        cut=is_cut(selection.engines),
+        cut=is_cut(others),
         streamed=streamed,
         starts_stay=on_one_gpu(selection),
     )
+    if "triton" in selection.backends.values() and machine.sm:
+        return triton_use(model, selection, settings, machine.sm, machine.memory)
     return card_use(model, selection.canvas, settings, machine.memory)
 
 
-def _open_engines(selection: Selection, options: OrtOptions) -> Model:
+def _open_engines(selection: Selection, options: OrtOptions, own: Model | None) -> Model:
     """ModelError for an engine that is damaged: all of it is read."""
     for engine in selection.engines.values():
         engine.check()
         engine.mark_used()
-    return Model.of_engines(selection.engines, options)
+    return Model.of_engines(selection.engines, options, own)
 
 
 def _asked(wanted: Wanted, folder: Path | None, sizes: Canvas, picture: bool) -> Asked:

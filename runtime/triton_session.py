@@ -4,7 +4,7 @@ Needs torch, so only this backend imports it. On the CPU, where Triton interpret
 without a graph: that is for tests. The graph has not been executed by us yet: no GPU was at hand.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from vr_trt.engines.static_stage import StaticStage
-from vr_trt.engines.triton_plan import open_stage
+from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
 from vr_trt.runtime.session import Array, Tensor
 
+_LEFT = "next."  # how the names of states begin that a call leaves
 _WARM_UPS = 2  # runs before the capture: kernels are compiled, libraries allocate
 
 
@@ -42,8 +43,9 @@ class DeviceTensor:
 class TritonSession:
     """One stage; a `vr_trt.runtime.session.Session`.
 
-    A state that the stage updates in place is not copied when it is bound again. Every other output
-    is copied out, so that it outlives the next call.
+    The states that a stage leaves, `next.*`, lie where the following call reads them and are not
+    copied: there is one shot at a time. Every other output is copied out, so that it outlives the
+    next call.
     """
 
     on_device = True
@@ -53,7 +55,6 @@ class TritonSession:
         self._stage, self._name = stage, name
         self._inputs = dict(stage.inputs)
         self._device = next(iter(self._inputs.values())).device
-        self._in_place = {x.data_ptr() for x in self._inputs.values()}
         self._bound: dict[str, Array | Tensor] = {}
         self._cancelled = False
         self._on_gpu = self._device.type == "cuda"
@@ -86,7 +87,10 @@ class TritonSession:
             for name, value in bound.items():
                 self._put(self._inputs[name], value)
             self._run()
-            kept = {name: self._kept(x) for name, x in self._stage.outputs.items()}
+            kept = {
+                name: x if name.startswith(_LEFT) else x.clone()
+                for name, x in self._stage.outputs.items()
+            }
             done = torch.cuda.current_stream().record_event() if self._on_gpu else None
         if self._cancelled:
             raise InterruptedRun(f"{self._name} was stopped")
@@ -106,9 +110,6 @@ class TritonSession:
             source = torch.from_numpy(value if isinstance(value, np.ndarray) else value.numpy())
         if source.data_ptr() != place.data_ptr():
             place.copy_(source)
-
-    def _kept(self, output: torch.Tensor) -> torch.Tensor:
-        return output if output.data_ptr() in self._in_place else output.clone()
 
     def _run(self) -> None:
         if self._cancelled:
@@ -140,8 +141,16 @@ class TritonSession:
         return graph
 
 
-def load(plan: Path, device: str = "cuda") -> TritonSession:
-    """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
+def open_device(plans: Iterable[Path], device: str = "cuda") -> Shared:
+    """What the stages of `plans` share; ModelError without a GPU, MemoryBudgetError without room."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("the triton backend needs an NVIDIA GPU and there is none here")
-    return TritonSession(open_stage(plan, torch.device(device)), plan.stem)
+        raise ModelError(
+            "the triton backend needs an NVIDIA GPU and a PyTorch built for CUDA, and this one sees "
+            "no GPU: use --backend onnxruntime"
+        )
+    return Shared.of(plans, torch.device(device))
+
+
+def load(plan: Path, shared: Shared) -> TritonSession:
+    """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
+    return TritonSession(open_stage(plan, shared), plan.parent.name or plan.stem)

@@ -94,7 +94,7 @@ class _Stream:
         self._model = model
         self._ends = verb, source, result
         halves = {"encode": ("fine", "coarse"), "decode": ("coarse", "fine")}[verb]
-        if is_cut(model):
+        if is_cut(model, verb):
             first, second = (f"{verb}_{half}" for half in halves)
             self._parts = [
                 _Part(model, states, first, source, "features"),
@@ -148,13 +148,14 @@ class DecodeStream(_Stream):
         return x.astype(np.float32, copy=False)
 
 
-def is_cut(model: Model) -> bool:
-    """Whether the model's VAE is cut by resolution."""
-    return "encode_fine_step" in model.manifest.stages
+def is_cut(model: Model, verb: str) -> bool:
+    """Whether the model's coder, `encode` or `decode`, is cut by resolution."""
+    return f"{verb}_fine_step" in model.manifest.stages
 
 
 def latents_per_step(model: Model, preferred: int) -> int:
     """Latents of one VAE step: the graphs' own number, or `preferred` where they take any."""
-    stage, source = ("encode_coarse_step", "features") if is_cut(model) else ("encode_step", "x")
+    cut = is_cut(model, "encode")
+    stage, source = ("encode_coarse_step", "features") if cut else ("encode_step", "x")
     frames = model.session(stage).inputs[source][2]
     return preferred if frames is None else frames // FRAMES_PER_LATENT

@@ -15,13 +15,13 @@ from vr_trt.engines.profiles import Profile
 from vr_trt.runtime import device_loop
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
-from vr_trt.runtime.device_loop import PixelWay, device_stages
+from vr_trt.runtime.device_loop import device_stages
 from vr_trt.runtime.device_stages import DeviceStages
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.frames import Frame, PixelFormat
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
-from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
+from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.tensorrt_session import Gpu
 

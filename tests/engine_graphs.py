@@ -88,6 +88,7 @@ class Misbehaving:
     targets = (89,)
     default_targets = (89,)
     recipe = 1
+    cuts = True
 
     def version(self): return "0"
     def available(self): return None

@@ -27,13 +27,8 @@ from vr_trt.export.window_attention import (
 )
 from vr_trt.kernels.rope import Rope
 from vr_trt.kernels.tuning import tuned
-from vr_trt.kernels.window_attention import (
-    AttentionBuffers,
-    QkNorm,
-    window_attention,
-    window_attention_reference,
-    window_plan,
-)
+from vr_trt.kernels.window_attention import window_attention, window_attention_reference
+from vr_trt.kernels.window_call import AttentionBuffers, QkNorm, window_plan
 from vr_trt.kernels.window_tables import WindowSpec, packed_windows, rotary_rows
 from vr_trt.kernels.windows import Grid
 

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from vr_trt import (
     __version__,
+    cli_batch,
     cli_bench,
     cli_calibrate,
     cli_compare,
@@ -40,6 +41,7 @@ app.command()(cli_export.export)
 app.command()(cli_compare.compare)
 app.command()(cli_calibrate.calibrate)
 app.command()(cli_cuts.cuts)
+app.command()(cli_batch.batch)
 
 
 class Color(StrEnum):
@@ -72,7 +74,15 @@ Precision = Annotated[
     str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
 ]
 Rate = Annotated[str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")]
-Threads = Annotated[int, typer.Option(help="For the networks; 0 uses every core.", min=0)]
+Threads = Annotated[
+    int, typer.Option(help="Of each worker, for the networks; 0 uses every core.", min=0)
+]
+Workers = Annotated[int, typer.Option(help="Processes that share the work on the CPU.", min=0)]
+Gpus = Annotated[str, typer.Option(metavar="0,1", help="A worker on each of these cards.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Workers on Ray: local, auto, or a cluster's address."),
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
 
 
@@ -123,12 +133,15 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write every stage's calls, for Perfetto.")
     ] = None,
     threads: Threads = 0,
+    workers: Workers = 0,
+    gpus: Gpus = "",
+    cluster: Cluster = None,
     json: Json = False,
 ) -> None:
     """Restore a video or an image."""
     from vr_trt.cli_report import run_display
     from vr_trt.runtime.restorer import Restorer
-    from vr_trt.runtime.run_options import RunOptions
+    from vr_trt.runtime.run_options import RunOptions, parse_gpus
     from vr_trt.runtime.video_codecs import Encoding
 
     if json and output == Path("-"):
@@ -147,6 +160,9 @@ def run(
         decoder=decoder,
         trace=trace,
         report=report,
+        workers=workers,
+        gpus=parse_gpus(gpus),
+        cluster=cluster,
     )
     with (
         run_display(json) as display,

@@ -46,3 +46,29 @@ def kernels(
     print(dumps(document) if json else report(document))
     if not document["right"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def quality(
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the result there, as JSON.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> None:
+    """What folding, precisions, the cut VAE, windows and joins cost, on nano. Minutes."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from vr_trt.bench.quality import measure, table, write
+
+    errors = Console(stderr=True)
+    document = measure(lambda line: errors.print(f"… {line}"))
+    if out is not None:
+        write(document, out)
+    if json:
+        print(dumps(document))
+    else:
+        Console().print(table(document))
+    if not document["passed"]:
+        raise typer.Exit(1)

@@ -30,7 +30,9 @@ def build(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="tensorrt-rtx, tensorrt, onnxruntime; all that build here if not given."),
+        typer.Option(
+            help="tensorrt-rtx, tensorrt, triton, onnxruntime; all but triton if not given."
+        ),
     ] = None,
     sm: Annotated[str | None, typer.Option(help="Chips by compute capability, as 89,120.")] = None,
     size: Annotated[

@@ -24,7 +24,7 @@ from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.export.golden import relative_rms
 from vr_trt.runtime.session import call
-from vr_trt.runtime.triton_session import load
+from vr_trt.runtime.triton_session import load, open_device
 
 CONFIGS = {
     "3b": generator_3b_style(
@@ -46,8 +46,9 @@ def folded(config: GeneratorConfig, dtype: torch.dtype, text: int = 5) -> Folded
 
 def restored(stage: TritonGenerator, noise: Tensor, latent: Tensor) -> Tensor:
     """What a stage gives whose buffers hold nothing but NaN before."""
-    for field in fields(stage._buffers):
-        getattr(stage._buffers, field.name).fill_(torch.nan)
+    kept = [getattr(stage._buffers, field.name) for field in fields(stage._buffers)]
+    for tensor in (*kept[:-1], *stage._buffers.codes.values()):
+        tensor.copy_(torch.full_like(tensor, torch.nan, dtype=torch.float32))
     stage.outputs["restored"].fill_(torch.nan)
     stage.inputs["noise"].copy_(noise)
     stage.inputs["latent"].copy_(latent)
@@ -124,10 +125,14 @@ def test_a_plan_runs_as_the_network_it_was_made_from(tmp_path: Path) -> None:
     config, grid = CONFIGS["3b"], (2, 1, 3)
     network, (noise, latent) = folded(config, torch.float16), latents(grid)
     plan = TritonPlan(
-        stage="generator", config=config, latent=tuple(noise.shape), state=network.state_dict()
+        stage="generator",
+        config=config,
+        precision="fp16",
+        sizes=tuple(noise.shape),
+        state=network.state_dict(),
     )
     write_plan(plan, tmp_path / "plan")
-    session = load(tmp_path / "plan", DEVICE)
+    session = load(tmp_path / "plan", open_device([tmp_path / "plan"], DEVICE))
     assert dict(session.inputs) == {"noise": noise.shape, "latent": noise.shape}
     given = {"noise": noise.cpu().numpy(), "latent": latent.cpu().numpy()}
     ours = call(session, given)["restored"].numpy()

@@ -25,6 +25,8 @@ TOLERANCE = 2e-5
 LARGEST_RATIO = 1.2  # of our error in 16 bits to PyTorch's own
 # One resnet, and widths that change at every level: every kind of layer, in a short time.
 SMALL = VaeConfig(channels=(8, 16, 16, 24), encoder_resnets=1, decoder_resnets=1, groups=4)
+# Widths that are no whole 16-byte words in any precision: filled up with zeros.
+RAGGED = VaeConfig(channels=(6, 10, 14, 14), encoder_resnets=1, decoder_resnets=1, groups=2)
 FP8 = VaeConfig(channels=(16, 16, 32, 32), encoder_resnets=1, decoder_resnets=1, groups=4)
 SIZE = (16, 24)  # rows and columns of pixels
 HALVES = (torch.float16,) if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
@@ -123,6 +125,25 @@ def test_a_picture(kind: str) -> None:
     ours = stage(plain, "image", x, {})
     assert relative_rms(run(ours, x), wanted) <= TOLERANCE
     assert set(ours.inputs) | set(ours.outputs) == {"x", "latent"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_widths_that_are_no_whole_words(kind: str) -> None:
+    plain = network(kind, IMAGE, torch.float32, RAGGED)
+    x = clip(kind, 1, torch.float32, starts=True)
+    assert relative_rms(run(stage(plain, "image", x, {}), x), plain(x, Stream())) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shot_of_widths_that_are_no_whole_words(kind: str) -> None:
+    plain, states = network(kind, VIDEO, torch.float32, RAGGED), dict[str, Tensor]()
+    x, later = (clip(kind, n, torch.float32, starts=n == 2, seed=n) for n in (2, 1))
+    first = Stream()
+    wanted = plain(x, first)
+    assert relative_rms(run(stage(plain, "start", x, states), x), wanted) <= TOLERANCE
+    wanted = plain(later, Stream(first.next))
+    assert relative_rms(run(stage(plain, "step", later, states), later), wanted) <= TOLERANCE
 
 
 @pytest.mark.gpu

@@ -13,15 +13,16 @@ from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER
 from vr_trt.engines.builder import GraphSize, find_builder
 from vr_trt.engines.spec import EngineSpec, InputShape
-from vr_trt.engines.triton_plan import open_stage, read_plan
+from vr_trt.engines.triton_plan import read_plan
+from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.errors import ModelError
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.models import find_model_files
-from vr_trt.runtime.triton_session import load
+from vr_trt.runtime.triton_session import open_device
 
 GRAPH = Path(build_triton.__file__).with_name("nano") / "generator.onnx"
 LATENT = (1, 48, 3, 6, 4)
-CPU = torch.device("cpu")
+CPU = Shared.of([], torch.device("cpu"))
 
 
 def spec_of(**changes: object) -> EngineSpec:
@@ -52,7 +53,7 @@ def test_a_plan_holds_the_folded_network(plan: Path) -> None:
         files.generator, files.load_generator(), files.load_text(), dtype=torch.float16
     )
     found = read_plan(plan)
-    assert (found.stage, found.config, found.latent) == ("generator", files.generator, LATENT)
+    assert (found.stage, found.config, found.sizes) == ("generator", files.generator, LATENT)
     assert found.state.keys() == wanted.state_dict().keys()
     for name, tensor in wanted.state_dict().items():
         torch.testing.assert_close(found.state[name], tensor, rtol=0, atol=0)
@@ -94,13 +95,13 @@ def test_a_damaged_plan_is_refused(plan: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_loaded(plan: Path) -> None:
     with pytest.raises(ModelError, match="needs an NVIDIA GPU"):
-        load(plan)
+        open_device([plan])
 
 
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"stage": "decode_step"}, "no decode_step yet"),
+        ({"stage": "decode_step"}, "nothing as network.conv_in.weight"),
         ({"model": "mine"}, "runs nano, seedvr2-3b, .* not 'mine'"),
         ({"model": "seedvr2-3b"}, r"has \(\d+, \d+\) as folded.*seedvr2-3b has"),
     ],
@@ -130,7 +131,7 @@ def test_it_is_the_builder_of_its_name() -> None:
     assert BUILDER.flags({}) == {}
     with pytest.raises(ModelError, match="no option 'x'"):
         BUILDER.flags({"x": "1"})
-    with pytest.raises(ModelError, match="no fp32: choose fp16 or bf16"):
+    with pytest.raises(ModelError, match="no fp32: choose fp16, bf16 or fp8"):
         BUILDER.check("fp32", 90)
     with pytest.raises(ModelError, match="sm_75 is older"):
         BUILDER.check("fp16", 75)

@@ -82,6 +82,7 @@ def test_a_backend_without_engines_is_named_with_what_builds_them() -> None:
     assert [note.split(":")[0] for note in found.notes] == [
         "no tensorrt-rtx engines of tiny hold 1280x720 (built",
         "no tensorrt engines of tiny hold 1280x720 (built",
+        "no triton engines of tiny hold 1280x720 (built",
         "engines of exactly 1280x720",
     ]
     assert "vr-trt engines build --model tiny --size 1280x720" in found.notes[0]
@@ -176,6 +177,14 @@ def test_engines_cut_by_resolution_serve_where_the_profile_is_whole_and_the_othe
         (CPU, NO_GPU, "bf16", "no bf16 on the CPU"),
         ("tensorrt", replace(ADA, installed=frozenset({CPU})), None, "pip install 'vr-trt"),
         ("tensorrt-rtx", replace(ADA, runs=frozenset({CPU})), None, "cannot run them yet"),
+        (
+            "triton",
+            NO_GPU,
+            None,
+            "triton needs an NVIDIA GPU and there is none here: use --backend",
+        ),
+        ("triton", replace(ADA, sm=75), None, r"for sm_80 and later, not sm_75 \(Turing\)"),
+        ("triton", replace(ADA, installed=frozenset({CPU})), None, r"pip install 'vr-trt\[gpu\]'"),
     ],
 )
 def test_a_backend_that_was_asked_for_and_cannot_be_used(
@@ -189,7 +198,7 @@ def test_a_backend_that_was_asked_for_and_cannot_be_used(
 
 def test_on_a_gpu_what_is_passed_over_is_said() -> None:
     usable, notes = usable_backends(ASKED, HOPPER)
-    assert usable == ["tensorrt", CPU, "triton"]
+    assert usable == ["tensorrt", "triton", CPU]
     assert len(notes) == 1 and notes[0].startswith("tensorrt-rtx is passed over: ")
     usable, notes = usable_backends(ASKED, replace(ADA, runs=frozenset({CPU})))
     assert usable == [CPU] and len(notes) == 2

@@ -1,30 +1,30 @@
 """Window attention against its plain reference; run by test_window_attention, see kernel_runs."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
+from tests.interpreter import round_codes
 from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
 from torch import Tensor
 
+from vr_trt.kernels.fp8 import quantised_reference
 from vr_trt.kernels.rope import Rope
-from vr_trt.kernels.window_attention import (
-    AttentionBuffers,
-    QkNorm,
-    WindowPlan,
-    window_attention,
-    window_attention_reference,
-    window_plan,
-)
+from vr_trt.kernels.window_attention import window_attention, window_attention_reference
+from vr_trt.kernels.window_call import AttentionBuffers, QkNorm, WindowPlan, window_plan
 from vr_trt.kernels.window_tables import WindowSpec, packed_windows
 from vr_trt.kernels.windows import Grid
 
 ON = torch.device(DEVICE)
+if DEVICE == "cpu":
+    round_codes()
 # We must be as near to the truth, taken in fp64, as plain PyTorch in our precision is, roughly.
 LARGEST_RATIO = {torch.float32: 2.5, torch.float16: 1.2, torch.bfloat16: 1.2}
 # Small blocks, so that windows are longer than one; on a GPU the tuned ones.
 SIZES = (
-    None if DEVICE == "cuda" else {"BLOCK_Q": 32, "BLOCK_K": 64, "num_warps": 4, "num_stages": 2}
+    None
+    if DEVICE == "cuda"
+    else {"BLOCK_Q": 32, "BLOCK_K": 64, "UNROLL": 1, "num_warps": 4, "num_stages": 2}
 )
 GRIDS: dict[str, tuple[Grid, bool, int]] = {  # token grid, whether shifted, text tokens
     "one token": ((1, 1, 1), False, 1),
@@ -79,7 +79,9 @@ def poisoned_buffers(video: Tensor, plan: WindowPlan) -> AttentionBuffers:
     """Outputs of which every element must be written, and scratch that must be before it is read."""
     shapes = AttentionBuffers.like(video, plan)
     tensors = {f.name: getattr(shapes, f.name) for f in fields(AttentionBuffers)}
-    return AttentionBuffers(**{k: poisoned(*v.shape, dtype=v.dtype) for k, v in tensors.items()})
+    return AttentionBuffers(
+        **{k: poisoned(*v.shape, dtype=v.dtype) for k, v in tensors.items() if v is not None}
+    )
 
 
 @pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
@@ -125,6 +127,33 @@ def test_a_window_sees_itself_and_the_text_only() -> None:
     after, _ = window_attention(video, text, norm, plan)
     changed = (before != after).flatten(1).any(1)
     assert changed[own].all() and not changed.index_fill(0, own, False).any()
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["both", "the video"])
+def test_outputs_end_in_fp8_where_they_have_a_scale(both: bool) -> None:
+    """The codes of what it gives in 16 bits, but for those at the edge between two."""
+    video, text, norm = Case(SPEC).inputs(torch.float16)
+    plan = window_plan(SPEC, ON, SIZES)
+    wanted = window_attention(video, text, norm, plan)
+    plain = poisoned_buffers(video, plan)
+    scales = [torch.full((1,), s, device=ON) for s in (2.0**-7, 2.0**-8)]
+    codes = [
+        poisoned(*x.shape, dtype=torch.float8_e4m3fn) for x in (plain.video_out, plain.text_out)
+    ]
+    buffers = replace(plain, video_out=codes[0], video_scale=scales[0])
+    if both:
+        buffers = replace(buffers, text_out=codes[1], text_scale=scales[1])
+    ours = window_attention(video, text, norm, plan, buffers)
+    for given, wide, scale in zip(ours, wanted, scales, strict=True):
+        assert given is not None and wide is not None
+        if given.dtype == torch.float16:
+            assert torch.equal(given, wide)
+            continue
+        expected = quantised_reference(wide, scale).float()
+        off = (given.float() - expected).abs() > 0
+        assert not given.float().isnan().any() and off.float().mean() <= 0.02
+        step = 0.13 * expected.abs().clamp_min(2**-6)
+        assert ((given.float() - expected).abs() <= step).all()
 
 
 def test_the_same_bits_every_time() -> None:

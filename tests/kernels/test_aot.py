@@ -12,6 +12,7 @@ import triton.language as tl
 from vr_trt.errors import ModelError
 from vr_trt.kernels.aot import (
     SHARED_LIMIT,
+    Compiled,
     CompiledKernel,
     KernelSource,
     assemble,
@@ -179,6 +180,18 @@ def test_what_a_product_becomes(kind: str, sm: int) -> None:
     assert compiled.count("LDGSTS") > 0  # 16 bytes at a time, past the registers
     assert compiled.spills == 0 and compiled.registers <= 255
     assert 3 * 64 * 128 <= compiled.shared_bytes <= SHARED_LIMIT[sm]
+
+
+def test_products_that_wait_for_each_other_are_seen() -> None:
+    def of(*instructions: str) -> Compiled:
+        return Compiled(
+            arch="sm_90a", spills=0, registers=1, shared_bytes=0, instructions=instructions
+        )
+
+    product, begin = "HGMMA.64x64x16.F32", "WARPGROUP.ARRIVE"
+    assert of(begin, product, begin, product).serialised
+    assert not of(begin, product, product, begin, product, product).serialised
+    assert not of(begin, "QGMMA.64x64x32.F32").serialised and not of("HMMA", "HMMA").serialised
 
 
 def test_spills_are_seen() -> None:

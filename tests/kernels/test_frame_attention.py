@@ -52,7 +52,7 @@ def test_what_it_becomes_on_every_chip(chip: int) -> None:
     )
     assert kernel.count(PRODUCT[chip]) > 0
     assert chip != 90 or kernel.count("HMMA") == 0
-    assert kernel.spills == 0
+    assert kernel.spills == 0 and not kernel.serialised
     assert kernel.shared_bytes <= SHARED_LIMIT[chip]
     assert kernel.count("LDGSTS.E.BYPASS.128") > 0
 

@@ -100,14 +100,14 @@ def glue(chip: int, kind: str, fp8: bool) -> list[Compiled]:
         residual_norm_kernel,
         dict.fromkeys(("x", "y", "gate", "x_out"), wide)
         | {"scale": "*fp32:16", "normed": out, "rows": "i32", "columns": "i32:16"},
-        {"EPS": 1e-5, "ADDS": True, "GATED": True, "QUANTISES": fp8, "BLOCK": 4096}
+        {"EPS": 1e-5, "ADDS": True, "GATED": True, "QUANTISES": fp8, "BY_ROW": fp8, "BLOCK": 4096}
         | tuned("residual_norm", chip),
         chip,
     )
     swiglu = compile_for(
         activation_kernel,
         {"hidden": wide, "scale": "*fp32:16", "out": out, "width": "i32:16"},
-        {"SWIGLU": True, "QUANTISES": fp8} | tuned("activation", chip),
+        {"SWIGLU": True, "QUANTISES": fp8, "BY_ROW": int(fp8)} | tuned("activation", chip),
         chip,
     )
     return [norm, swiglu]

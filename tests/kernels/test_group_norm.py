@@ -71,7 +71,7 @@ SIGNATURES: dict[Any, tuple[dict[str, str], dict[str, Any]]] = {
             **dict.fromkeys(("values", "counts", "weight", "bias", "out"), "*fp32:16"),
             "tiles": "i32",
         },
-        {"C": 128, "GROUPS": 32, "EPS": 1e-6, "TILES": 256, "CHANNELS": 4, "num_warps": 4},
+        {"C": 128, "PER_GROUP": 4, "EPS": 1e-6, "TILES": 256, "CHANNELS": 4, "num_warps": 4},
     ),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 from tests.pixel_cases import VIDEOS, Video
 
 from vr_trt.kernels.aot import SHARED_LIMIT, compile_for
-from vr_trt.kernels.to_video import ToVideo, to_video_constants, to_video_kernel
+from vr_trt.kernels.to_video import ColourScales, ToVideo, to_video_constants, to_video_kernel
 from vr_trt.kernels.tuning import CHIPS, tuned
 
 RUNS = Path(__file__).with_name("run_to_video.py")
@@ -35,7 +35,7 @@ def test_the_kernel_equals_its_reference_on_a_gpu() -> None:
 
 def signature(video: Video) -> dict[str, str]:
     """The kernel's arguments for an fp16 canvas and contiguous planes of `video`."""
-    floats = ("from_rgb", "dither", "limits", "row_weights", "col_weights")
+    floats = ("from_rgb", "dither", "limits", "row_weights", "col_weights", "axes", "match")
     plane = "*u8:16" if video.bits == 8 else "*u16:16"
     strides = ("x_channel", "x_frame", "x_row", "y_frame", "y_row", "c_frame", "c_row", "width")
     return {
@@ -48,11 +48,14 @@ def signature(video: Video) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("video", "chip"), COMPILED)
-def test_every_chip_compiles_it_without_spills(video: Video, chip: int) -> None:
+MATCHES = [(FULL_HD, 90, 1), (FULL_HD, 90, 2), (FULL_HD, 80, 2)]
+
+
+@pytest.mark.parametrize(("video", "chip", "match"), [(*case, 0) for case in COMPILED] + MATCHES)
+def test_every_chip_compiles_it_without_spills(video: Video, chip: int, match: int) -> None:
     tables = video.to_video_tables(np.zeros(video.out, np.float32))
     _, constants = to_video_constants(tables, tuned("to_video", chip))
-    fixed = {**constants, "SHIFT": video.shift, "y_pixel": 1, "c_pixel": 1}
+    fixed = {**constants, "SHIFT": video.shift, "MATCH": match, "y_pixel": 1, "c_pixel": 1}
     compiled = compile_for(to_video_kernel, signature(video), fixed, chip)
     assert compiled.spills == 0 and compiled.registers <= 128
     assert compiled.shared_bytes <= SHARED_LIMIT[chip]
@@ -86,3 +89,5 @@ def test_what_the_kernel_cannot_read_is_refused(changes: dict[str, Any], error: 
     convert = ToVideo(video.to_video_tables(np.zeros(video.out, np.float32)), "cpu")
     with pytest.raises((TypeError, ValueError), match=error):
         convert(**spoiled(**changes))
+    with pytest.raises(ValueError, match=r"to_video: match is \(3, 2\), not \(2, 3, 2\)"):
+        convert(**spoiled(), match=ColourScales(torch.ones(3, 2), "adain"))

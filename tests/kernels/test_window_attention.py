@@ -13,15 +13,13 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
 from vr_trt.kernels.tuning import CHIPS, tuned
 from vr_trt.kernels.window_attention import (
-    AttentionBuffers,
-    QkNorm,
     compile_attention,
     rotated_keys_kernel,
     window_attention,
     window_attention_reference,
     window_mean_kernel,
-    window_plan,
 )
+from vr_trt.kernels.window_call import AttentionBuffers, QkNorm, window_plan
 from vr_trt.kernels.window_tables import WindowSpec
 
 Change = Callable[[torch.Tensor, torch.Tensor, QkNorm], tuple[torch.Tensor, torch.Tensor, QkNorm]]
@@ -102,6 +100,17 @@ def test_attention_of_the_published_width_on_every_chip(kind: str, chip: int) ->
         assert compiled.count("HGMMA") == 16 and compiled.count("WARPGROUP.DEPBAR") <= 2
 
 
+def test_hopper_overlaps_the_products_of_narrow_heads() -> None:
+    """With one block of keys a pass the assembler serialises them; with two it does not."""
+    check_attention(compile_attention("bf16", 20, 64, 90), 90)
+    row = tuned("window_attention", 90, head_width=64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "vr_trt.kernels.window_attention.tuned", lambda *_, **__: {**row, "UNROLL": 1}
+        )
+        assert compile_attention("bf16", 20, 64, 90).serialised
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize(("head_width", "text_parts"), [(32, 3), (64, 3), (64, 2), (128, 2)])
@@ -109,8 +118,18 @@ def test_attention_of_other_forms(head_width: int, text_parts: int, chip: int) -
     check_attention(compile_attention("fp16", 20, head_width, chip, text_parts), chip)
 
 
+@pytest.mark.parametrize(
+    "chip", [c if c == 90 else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS if c >= 89]
+)
+def test_attention_that_ends_in_codes(chip: int) -> None:
+    compiled = compile_attention("bf16", 20, 128, chip, codes=True)
+    assert compiled.spills == 0 and compiled.shared_bytes <= SHARED_LIMIT[chip]
+    assert compiled.count(PRODUCT[chip]) > 0 and compiled.count("F2FP") > 0
+    assert compiled.count("STG.E.U8", "STG.E.U16") == 0
+
+
 def check_attention(compiled: Compiled, chip: int) -> None:
-    assert compiled.spills == 0
+    assert compiled.spills == 0 and not compiled.serialised
     assert compiled.shared_bytes <= SHARED_LIMIT[chip]
     assert compiled.count(PRODUCT[chip]) > 0
     # Rows are gathered 16 bytes a thread, past the registers.
@@ -128,7 +147,8 @@ def test_keys_and_means_are_moved_in_wide_pieces(chip: int) -> None:
         rotated_keys_kernel, signature, constants | tuned("rotated_keys", chip), chip
     )
     signature = {"windows": "*fp16:16", "mean": "*fp16:16", "count": "i32", "size": "i32:16"}
-    mean = compile_for(window_mean_kernel, signature, tuned("window_mean", chip), chip)
+    constants = {"QUANTISES": False, **tuned("window_mean", chip)}
+    mean = compile_for(window_mean_kernel, signature | {"scale": "*fp32:16"}, constants, chip)
     for compiled in (keys, mean):
         assert compiled.spills == 0 and compiled.registers <= 128
         assert compiled.count("LDG.E.U16", "STG.E.U16") == 0

@@ -190,7 +190,7 @@ def test_a_change_of_size_is_refused(tmp_path: Path, make_clip: MakeClip) -> Non
 
 
 def clock(tmp_path: Path, make_clip: MakeClip) -> Clock:
-    return Clock(probe(make_clip(tmp_path / "clip.mkv", frames=1)), None)
+    return Clock(probe(make_clip(tmp_path / "clip.mkv", frames=1)))
 
 
 def test_one_wrong_time_does_not_move_the_others(tmp_path: Path, make_clip: MakeClip) -> None:

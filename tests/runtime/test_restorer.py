@@ -128,7 +128,7 @@ def test_a_restorer_works_again_after_a_failed_run(tmp_path: Path, model: str) -
 def test_a_stage_that_fails_leaves_nothing(tmp_path: Path, model: str) -> None:
     source = make_video(tmp_path / "in.mp4", frames=30, size=(64, 48))
     with Restorer(model=model, profile="360p") as restorer:
-        networks = restorer._networks
+        networks = restorer._recipe.networks
         assert networks._own
         networks._own.session("decode_step").cancel()  # fails when it is reached, late in the run
         with pytest.raises(InterruptedRun, match="decode_step"):

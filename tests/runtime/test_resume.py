@@ -214,9 +214,8 @@ def stop_midway(film: Path, model: str, output: Path, sent: signal.Signals) -> s
     process = subprocess.Popen(
         command(film, model, output), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    second = folder_of(output) / "000001.segment"
     until = time.perf_counter() + 60
-    while not second.exists() and time.perf_counter() < until:
+    while segments(output) < 2 and time.perf_counter() < until:
         time.sleep(0.01)
     process.send_signal(sent)
     _, errors = process.communicate(timeout=20)
@@ -268,9 +267,9 @@ def test_a_torn_line_is_no_line_and_a_missing_segment_is_noticed(
     assert content(output) == content(whole)
     output.unlink()
     stop_midway(film, model, output, signal.SIGKILL)
-    (folder_of(output) / "000000.segment").write_bytes(b"")
+    (folder_of(output) / "00000000.segment").write_bytes(b"")
     refused = run(film, model, output, "--resume")
-    assert refused.returncode == 2 and "000000.segment is missing or damaged" in refused.stderr
+    assert refused.returncode == 2 and "00000000.segment is missing or damaged" in refused.stderr
     assert run(film, model, output, "--overwrite").returncode == 0
     assert content(output) == content(whole)
 

@@ -18,6 +18,10 @@ from vr_trt.engines.builder import PLAN
 from vr_trt.engines.cache import About, Canvas, Engine, EngineCache, seal
 from vr_trt.engines.selection import Machine, needed_stages
 from vr_trt.errors import ModelError, UsageError
+from vr_trt.runtime.generator_stage import GeneratorStage
+from vr_trt.runtime.model import Model
+from vr_trt.runtime.state_pool import StatePool
+from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
 
 EXACT = Canvas(width=480, height=368, latents=6, step=1)  # 64x48 at 360p, padded to 16
 LARGE = Canvas(width=640, height=368, latents=6, step=1)
@@ -75,6 +79,30 @@ def test_exact_engines_give_what_the_graphs_give(tmp_path: Path, cut: bool) -> N
     folder = make_fake_model(tmp_path / "model", cut=cut)
     add_engines(folder, EXACT, cut)
     assert np.array_equal(stepped(str(folder), NOISE), stepped("seedvr2-3b", NOISE))
+
+
+@pytest.mark.parametrize("engines_of", ["encode", "decode", "generator"])
+def test_networks_without_an_engine_run_on_the_models_own_graphs(
+    tmp_path: Path, engines_of: str
+) -> None:
+    """Engines are of a whole VAE, and the model's own graphs of one that is cut."""
+    whole = make_fake_model(tmp_path / "whole")
+    own = Model(make_fake_model(tmp_path / "own", cut=True))
+    made = {e.spec.stage: e for e in add_engines(whole, EXACT)}
+    some = {stage: engine for stage, engine in made.items() if stage.startswith(engines_of)}
+    mixed = Model.of_engines(some, own=own)
+    assert set(some) < set(mixed.manifest.stages)
+    assert ("decode_coarse_step" in mixed.manifest.stages) == (engines_of != "decode")
+    frames = np.random.default_rng(1).standard_normal((1, 3, 9, 368, 480)).astype(np.float32)
+    outputs = []
+    for model in (mixed, own):
+        states = StatePool()
+        encode, decode = EncodeStream(model, states), DecodeStream(model, states)
+        latents = [encode.push(frames[:, :, :5]), encode.push(frames[:, :, 5:])]
+        restored = GeneratorStage(model, 0).restore(0, np.concatenate(latents, 2))
+        outputs.append([decode.push(restored[:, :, :2]), decode.push(restored[:, :, 2:])])
+    for ours, theirs in zip(*outputs, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)  # means are summed in another order
 
 
 def test_a_run_says_what_it_runs_on(film: Path, folder: Path, tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """Sessions of the triton backend, driven with a stage that is plain PyTorch."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.engine_graphs import make_spec
 
 pytest.importorskip("triton")
 
+from vr_trt.engines.cache import About, Canvas, Engine
+from vr_trt.engines.selection import needed_stages
 from vr_trt.errors import InterruptedRun, ModelError
+from vr_trt.runtime import triton_session
+from vr_trt.runtime.model import Model
 from vr_trt.runtime.session import Session, call, host_floats
 from vr_trt.runtime.triton_session import DeviceTensor, TritonSession
 
@@ -99,6 +105,35 @@ def test_a_cancelled_session_runs_no_more() -> None:
     with pytest.raises(InterruptedRun, match="summing was stopped"):
         call(session, {"x": ones(), "state.s": ones()})
     assert stage.runs == 0
+
+
+def test_a_step_is_opened_before_its_start_leaves_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Capturing runs a stage, and both work on the same states."""
+    opened: list[str] = []
+
+    def load(plan: Path, shared: object) -> TritonSession:
+        opened.append(plan.parent.name)
+        return TritonSession(Summing("cpu"), plan.parent.name)
+
+    monkeypatch.setattr(triton_session, "load", load)
+    monkeypatch.setattr(triton_session, "open_device", lambda plans: len(list(plans)))
+    about = About(
+        source="tiny", profile="360p", canvas=Canvas(width=64, height=32, latents=6, step=1)
+    )
+    engines = {
+        stage: Engine(
+            folder=tmp_path / stage,
+            spec=make_spec(backend="triton", stage=stage), about=about, files={},
+        )
+        for stage in needed_stages(cut=False)
+    }  # fmt: skip
+    model = Model.of_engines(engines)
+    model.session("decode_start")
+    model.drop("decode_start")
+    model.session("decode_start")  # of the next shot
+    assert opened == ["decode_step", "decode_start", "decode_start"]
 
 
 @pytest.mark.gpu

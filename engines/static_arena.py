@@ -1,0 +1,89 @@
+"""One piece of memory for all that a stage of the `triton` backend needs between its launches.
+
+A stage is laid out once, launch after launch, so every buffer's life is known before anything runs:
+it is placed where nothing else lives then. Stages that take turns share the piece, which is as
+large as the largest of them asks for.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+_ENDLESS = 1 << 48  # bytes of no memory at all
+_ALIGNMENT = 256  # bytes: more than the copy engine asks of a tile's source
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Bytes `start` up to `end`."""
+
+    start: int
+    end: int
+
+    def meets(self, other: "_Place") -> bool:
+        return self.start < other.end and other.start < self.end
+
+
+class Arena:
+    """Places tensors in `memory` [bytes] uint8; without memory they are shapes, on no device.
+
+    `size` is what has been in use at the fullest moment, in bytes.
+    """
+
+    def __init__(self, memory: Tensor | None = None) -> None:
+        self.memory = torch.empty(_ENDLESS, dtype=torch.uint8, device="meta")
+        if memory is not None:
+            self.memory = memory
+        self._living: dict[int, tuple[Tensor, _Place]] = {}  # by the tensor's id
+        self._clean: dict[tuple[object, ...], _Place] = {}  # pictures whose border is still zero
+        self.size = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Of what is taken."""
+        return self.memory.device
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor of any content, where nothing lives.
+
+        ValueError where the memory is too small, for it is sized by laying the stage out before.
+        """
+        place = self._free_place(prod(shape) * dtype.itemsize)
+        tensor = self._tensor(place, shape, dtype)
+        self._living[id(tensor)] = tensor, place
+        self.size = max(self.size, place.end)
+        self._clean = {key: at for key, at in self._clean.items() if not at.meets(place)}
+        return tensor
+
+    def take_bordered(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, bool]:
+        """Pictures of [F, H + 2, W + 2, C], and whether their border is zero from an earlier use.
+
+        Where it is not, the caller makes it so; nobody writes there afterwards.
+        """
+        clean = self._clean
+        tensor = self.take(shape, dtype)
+        _, place = self._living[id(tensor)]
+        key = (place.start, shape, dtype)
+        self._clean[key] = place
+        return tensor, key in clean
+
+    def give_back(self, tensor: Tensor) -> None:
+        """What lives in `tensor` is not needed by any launch from here on."""
+        del self._living[id(tensor)]
+
+    def _free_place(self, size: int) -> _Place:
+        """The first gap of `size` bytes."""
+        start = 0
+        places = (place for _, place in self._living.values())
+        for place in sorted(places, key=lambda place: place.start):
+            if place.start - start >= size:
+                break
+            start = -(-place.end // _ALIGNMENT) * _ALIGNMENT
+        return _Place(start, start + size)
+
+    def _tensor(self, place: _Place, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if place.end > len(self.memory):
+            raise ValueError(f"an arena of {len(self.memory)} bytes has no room up to {place.end}")
+        return self.memory[place.start : place.end].view(dtype).view(shape)

@@ -1,0 +1,161 @@
+"""Plans of the VAE's stages: the network's tensors from its graphs, what they hold, what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from tests.networks import loud_weights
+from tests.vae_graphs import CONFIG, SIZE, export_vae, stage_spec
+
+pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
+
+from vr_trt.engines import build_triton
+from vr_trt.engines.build_triton import BUILDER, CODERS
+from vr_trt.engines.triton_card import CardBytes
+from vr_trt.engines.triton_compile import check_kernels
+from vr_trt.engines.triton_memory import card_bytes
+from vr_trt.engines.triton_plan import TritonPlan, read_plan
+from vr_trt.engines.triton_stages import (
+    Shared,
+    empty_coder,
+    lay_out,
+    lay_out_coder,
+    open_stage,
+)
+from vr_trt.errors import ModelError
+from vr_trt.export.config import VAE
+from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.vae import IMAGE, STREAM, VIDEO
+
+CPU = torch.device("cpu")
+HEIGHT, WIDTH = SIZE
+# The sub-pixel weights of a call: a start's second level has three frames.
+SETS = {
+    "decode_start": {"0.upsamplers.0.first", "0.upsamplers.0.second", "1.upsamplers.0.first",
+                     "1.upsamplers.0.second", "1.upsamplers.0.step", "2.upsamplers.0.step"},
+    "decode_step": {f"{level}.upsamplers.0.step" for level in range(3)},
+    "decode_image": {f"{level}.upsamplers.0.first" for level in range(3)},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_vae(tmp_path_factory.mktemp("vae") / "graphs", "fp16")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small VAE, and nothing compiled: that takes minutes."""
+    monkeypatch.setattr(build_triton, "_configs_of", lambda model: (None, CONFIG))
+    monkeypatch.setattr(build_triton, "_kernels", lambda plan, stage, sm: {"arch": f"sm_{sm}"})
+
+
+def build(graph: Path, path: Path, **changes: Any) -> dict[str, Any]:
+    return BUILDER.build(stage_spec(graph, "fp16", **changes), graph, path, print).facts
+
+
+@pytest.mark.parametrize("stage", CODERS)
+def test_a_plan_holds_what_its_stage_uses_of_the_folded_network(
+    graphs: Path, stage: str, tmp_path: Path
+) -> None:
+    """Also what the tracer computed with: attention's linears, a picture's and a start's kernels."""
+    build(graphs / f"{stage}.onnx", tmp_path / "plan")
+    found = read_plan(tmp_path / "plan")
+    fold = fold_encoder if stage.startswith("encode") else fold_decoder
+    form = IMAGE if stage.endswith("image") else VIDEO
+    network = fold(CONFIG, loud_weights(CONFIG), form, torch.float16).state_dict()
+    sets = SETS.get(stage, set())
+    wanted = {
+        name: tensor
+        for name, tensor in network.items()
+        if "upsamplers" not in name or any(part in name for part in sets)
+    }
+    assert found.state.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found.state[name], tensor, rtol=0, atol=0)
+    assert (found.stage, found.config, found.precision) == (stage, CONFIG, "fp16")
+    assert found.stream == pytest.approx(STREAM, rel=1e-6)
+
+
+def test_plans_open_with_the_names_of_the_graphs_and_share_states(
+    graphs: Path, tmp_path: Path
+) -> None:
+    for stage in ("decode_start", "decode_step"):
+        build(graphs / f"{stage}.onnx", tmp_path / stage)
+    shared = Shared.of([tmp_path / "decode_start", tmp_path / "decode_step"], CPU)
+    start, step = (open_stage(tmp_path / s, shared) for s in ("decode_start", "decode_step"))
+    graph = onnx.load(graphs / "decode_step.onnx", load_external_data=False).graph
+    assert set(step.inputs) == {value.name for value in graph.input}
+    assert set(step.outputs) == {value.name for value in graph.output}
+    assert step.inputs["latent"].shape == (1, 16, 1, HEIGHT // 8, WIDTH // 8)
+    assert start.outputs["x"].shape == (1, 3, 5, HEIGHT, WIDTH)
+    for name in (name for name in start.outputs if name.startswith("next.")):
+        assert start.outputs[name] is step.inputs[name.replace("next.", "state.")]
+
+
+def test_what_the_manifest_says_of_the_card_is_what_is_held(graphs: Path, tmp_path: Path) -> None:
+    facts = build(graphs / "decode_step.onnx", tmp_path / "plan", targets=(80, 90))
+    assert facts["sm_90"]["arch"] == "sm_90"
+    assert CardBytes(**facts["sm_90"]["card"]).states > 0
+    plan, shared = read_plan(tmp_path / "plan"), Shared.of([tmp_path / "plan"], CPU)
+    planned, held = (
+        card_bytes(lay_out(plan, None)),
+        card_bytes(open_stage(tmp_path / "plan", shared)),
+    )
+    assert planned == held and len(shared.memory) == planned.arena
+    states = sum(state.nbytes for state in shared.states["decode"].values())
+    weights = sum(tensor.nbytes for tensor in plan.state.values())
+    assert held.states == states and held.own > weights
+    twice = replace(plan, sizes=(*plan.sizes[:3], 2 * plan.sizes[3], plan.sizes[4]))
+    larger = card_bytes(lay_out(twice, None))
+    assert 1.5 < larger.arena / planned.arena < 2.1 and 1.5 < larger.states / planned.states < 2.1
+
+
+def test_other_graphs_are_refused(graphs: Path, tmp_path: Path) -> None:
+    plan, step = tmp_path / "plan", graphs / "decode_step.onnx"
+    with pytest.raises(ModelError, match="decode_fine_step is cut by resolution: .* --whole"):
+        build(step, plan, stage="decode_fine_step")
+    with pytest.raises(
+        ModelError, match="nothing as network.up_blocks.0.upsamplers.0.first.weight"
+    ):
+        build(step, plan, stage="decode_start")
+    with pytest.raises(ModelError, match="as network.conv_in.weight and tiny has"):
+        build(graphs / "decode_image.onnx", plan, stage="decode_step")
+
+
+def test_a_plan_without_a_tensor_is_refused(graphs: Path, tmp_path: Path) -> None:
+    build(graphs / "decode_image.onnx", tmp_path / "plan")
+    content = torch.load(tmp_path / "plan", weights_only=True)
+    del content["state"]["conv_out.bias"]
+    torch.save(content, tmp_path / "plan")
+    with pytest.raises(ModelError, match="does not hold decode_image .*conv_out.bias"):
+        Shared.of([tmp_path / "plan"], CPU)
+
+
+def test_a_stage_is_one_kernel_for_each_kind_of_launch() -> None:
+    """Compiled ahead of time for a chip that is not here."""
+    plan = published("decode_image", (1, 16, 1, 4, 4))
+    stage = lay_out_coder(plan, 90)
+    norms = [launch for launch in stage.launches if launch.func.__name__ == "scale_shift"]
+    facts = check_kernels(norms, 90)
+    assert facts["arch"] == "sm_90a" and 0 < facts["registers"] <= 128
+    assert 3 <= facts["kernels"] < len(norms)  # of 128, 256 and 512 channels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", [86, 90])
+def test_the_published_decoder_compiles_without_spills(chip: int) -> None:
+    stage = lay_out_coder(published("decode_step", (1, 16, 1, 90, 160)), chip)
+    facts = check_kernels(stage.launches, chip)
+    assert facts["kernels"] > 20 and facts["registers"] <= 255
+
+
+def published(stage: str, sizes: tuple[int, ...]) -> TritonPlan:
+    """The published VAE without weights."""
+    plan = TritonPlan(
+        stage=stage, config=VAE, precision="bf16", sizes=sizes, state={}, stream=STREAM
+    )
+    return replace(plan, state=empty_coder(plan).bfloat16().state_dict())

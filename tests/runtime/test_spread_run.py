@@ -1,0 +1,214 @@
+"""One file over several workers: bit for bit one worker's, whoever is killed on the way."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from tests.fake_model import make_fake_model
+from tests.media import make_image
+from tests.spreading import FRAMES, children, command, make_film, run, wait_for_none
+
+from vr_trt.runtime.journal import folder_of
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_fake_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_film(tmp_path_factory.mktemp("film") / "in.mkv")
+
+
+@pytest.fixture(scope="module")
+def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What one worker makes, in its own process."""
+    output = tmp_path_factory.mktemp("whole") / "out.mp4"
+    done = run(film, model, output)
+    assert done.returncode == 0, done.stderr
+    return output.read_bytes()
+
+
+def segments(output: Path) -> int:
+    return len(list(folder_of(output).glob("*.segment")))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_file_is_that_of_one_worker(
+    film: Path, model: str, tmp_path: Path, whole: bytes, workers: int
+) -> None:
+    """With a shot of 60 frames in stretches, which this model's endless memory refutes."""
+    output = tmp_path / "out.mp4"
+    done = run(film, model, output, "--workers", str(workers), "--json")
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == whole
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    frames = [event["frames"] for event in events]
+    assert frames == sorted(frames) and frames[-1] == FRAMES
+    assert events[-1]["timing"]["stages"]["encode_start"]["calls"] > 6  # stretches of shots
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def kill_workers(process: subprocess.Popen[str], generator: random.Random, kills: int) -> int:
+    """Kill -9 so many of a run's workers, at random moments; how many were there to be killed."""
+    killed = 0
+    while process.poll() is None and killed < kills:
+        time.sleep(generator.uniform(0, 0.8))
+        if workers := children(process.pid):
+            os.kill(generator.choice(workers), signal.SIGKILL)
+            killed += 1
+    return killed
+
+
+def check_killed_workers(
+    film: Path, model: str, folder: Path, whole: bytes, seeds: range, kills: int
+) -> None:
+    total = told = 0
+    for seed in seeds:
+        output = folder / f"{seed}.mp4"
+        process = subprocess.Popen(
+            command(film, model, output, "--workers", "2"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        generator = random.Random(seed)
+        while process.poll() is None and segments(output) < generator.randint(1, 4):
+            time.sleep(0.002)
+        total += kill_workers(process, generator, kills)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, f"seed {seed}: {errors}"
+        told += errors.count("done again")
+        assert output.read_bytes() == whole, f"seed {seed}"
+    assert total >= len(seeds) and told, f"{total} kills, {told} of them on an item"
+
+
+def test_a_worker_is_killed(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
+    check_killed_workers(film, model, tmp_path, whole, range(1), kills=2)
+
+
+@pytest.mark.slow
+def test_many_workers_are_killed(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
+    check_killed_workers(film, model, tmp_path, whole, range(1, 13), kills=2)
+
+
+def test_workers_that_always_die_end_the_run_in_one_line(
+    film: Path, model: str, tmp_path: Path
+) -> None:
+    """Every worker kills itself with its first segment."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'vr_trt.runtime.worker_process' in ' '.join(sys.orig_argv):\n"
+        "    from vr_trt.runtime import segments\n"
+        "    segments.SegmentSink.write = lambda *_: os.kill(os.getpid(), 9)\n"
+    )
+    output = tmp_path / "out.mp4"
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command(film, model, output, "--workers", "2"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("vr-trt: frames ") and len(done.stderr.splitlines()) == 1
+    assert "3 workers ended on it (killed" in done.stderr
+    assert not output.exists() and not folder_of(output).exists()
+
+
+def start(
+    film: Path, model: str, output: Path, enough: int, *options: str
+) -> subprocess.Popen[str]:
+    """A run of two workers that has completed so many segments."""
+    process = subprocess.Popen(
+        command(film, model, output, "--workers", "2", *options),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.perf_counter() + 60
+    while segments(output) < enough and process.poll() is None and time.perf_counter() < until:
+        time.sleep(0.005)
+    return process
+
+
+@pytest.mark.parametrize(("sent", "then"), [(signal.SIGKILL, "3"), (signal.SIGINT, "1")])
+def test_the_run_is_stopped_and_taken_up_by_another_number_of_workers(
+    film: Path, model: str, tmp_path: Path, whole: bytes, sent: signal.Signals, then: str
+) -> None:
+    """No worker outlives it, and what is complete is not made again."""
+    output = tmp_path / "out.mp4"
+    process = start(film, model, output, 5)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=20)
+    assert not wait_for_none(workers, 5)
+    if sent == signal.SIGINT:
+        assert process.returncode == 130 and "frames are kept, --resume goes on" in errors
+        assert len(errors.splitlines()) == 1
+    arguments = command(film, model, output, "--workers", then, "--resume", "--json")
+    at = arguments.index("--threads")
+    del arguments[at : at + 2]  # the stopped run's number is taken over
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == whole
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["frames"] == FRAMES and 0 < last["timing"]["frames"] < FRAMES
+
+
+@pytest.mark.slow
+def test_stopped_at_random_moments(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
+    """Kill -9 of the run with its workers, three times, each time with another number of them."""
+    for seed in range(20, 28):
+        generator = random.Random(seed)
+        output = tmp_path / f"{seed}.mp4"
+        for _ in range(3):
+            workers = str(generator.randint(2, 4))
+            process = subprocess.Popen(
+                command(film, model, output, "--workers", workers, "--resume"),
+                stderr=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+            time.sleep(generator.uniform(0.5, 4))
+            orphans = children(process.pid)
+            process.kill()
+            process.wait()
+            assert not wait_for_none(orphans, 5), f"seed {seed}"
+        done = run(film, model, output, "--resume", "--workers", str(generator.randint(1, 3)))
+        assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+        assert output.read_bytes() == whole, f"seed {seed}"
+
+
+def test_what_is_refused(film: Path, model: str, tmp_path: Path) -> None:
+    """Before any work, in one line."""
+    picture = make_image(tmp_path / "in.png", size=(50, 30))
+    output = tmp_path / "out.mp4"
+    for source, target, options, code, reason in (
+        (picture, tmp_path / "out.png", ["--workers", "2"], 2, "images have none"),
+        (film, Path("-"), ["--workers", "2"], 2, "none of them can be a pipe"),
+        (film, output, ["--workers", "2", "--trace", str(tmp_path / "t")], 2, "one process"),
+        (film, output, ["--gpus", "0,x"], 2, "numbers of cards"),
+        (film, output, ["--gpus", "0,0"], 2, "named twice"),
+        (film, output, ["--gpus", "99"], 2, "there is no GPU 99"),
+        (film, output, ["--gpus", "0", "--workers", "2"], 2, "leave --workers"),
+    ):
+        done = run(source, model, target, *options)
+        assert done.returncode == code and reason in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png"]
+
+
+def test_workers_that_do_not_fit_are_refused_before_work(film: Path, tmp_path: Path) -> None:
+    """nano's memory law, times a thousand."""
+    output = tmp_path / "out.mp4"
+    done = run(film, "nano", output, "--workers", "1000")
+    assert done.returncode == 4 and "1000 workers at 360p need about" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
