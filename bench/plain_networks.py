@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from vr_trt.bench.adapter import Frames
 from vr_trt.export.clip import UNIT, pad_frames
 from vr_trt.export.colour_fix import Wavelet
 from vr_trt.export.diffusion import condition
@@ -22,7 +22,6 @@ from vr_trt.runtime.onnxruntime_session import usable_cores
 from vr_trt.runtime.stage_trace import stage_call
 
 TIMESTEP = 1000.0
-Frames = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
 
 class PlainNetworks:
@@ -103,7 +102,9 @@ class TorchWay:
         with stage_call("decode"):
             out = self._networks.decode(restored)
         with stage_call("colour"):
-            corrected = self._wavelet(out[0].transpose(0, 1).float(), x[0].transpose(0, 1).float())
-            levels = (corrected[:count, :, :height, :width].clamp(-1, 1) + 1) * 127.5
+            kept = [
+                side[0, :, :count, :height, :width].transpose(0, 1).float() for side in (out, x)
+            ]
+            levels = (self._wavelet(*kept).clamp(-1, 1) + 1) * 127.5
             done: Frames = levels.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return np.ascontiguousarray(done)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def rounds(
     fps: Iterator[float], entries: list[Entry], seconds: float = 1e6, runs: int = 3
 ) -> list[int]:
     request = Request(runs=runs, seconds=seconds)
-    begun = latency.time.monotonic()
+    begun = monotonic()
     time_rounds(entries, request, lambda job: measured(next(fps)), lambda line: None, begun)
     return [len(one.processes) for one in entries]
 
@@ -103,7 +104,7 @@ def test_rows_take_turns_and_a_settled_one_is_left_alone() -> None:
         return measured(next(speeds[job.way]))
 
     entries = [entry(), entry("torch")]
-    time_rounds(entries, Request(), measure, lambda line: None, latency.time.monotonic())
+    time_rounds(entries, Request(), measure, lambda line: None, monotonic())
     assert order == ["vr-trt", "torch"] * 3 + ["torch"] * 2
 
 
@@ -114,10 +115,10 @@ def test_a_rival_that_fails_is_told_and_ours_is_not_forgiven() -> None:
         return measured(1.0)
 
     entries = [entry("torch"), entry()]
-    time_rounds(entries, Request(), broken, lambda line: None, latency.time.monotonic())
+    time_rounds(entries, Request(), broken, lambda line: None, monotonic())
     assert entries[0].failed == "out of memory" and len(entries[1].processes) == 3
     with pytest.raises(ModelError, match="no engine"):
-        time_rounds([entry()], Request(), _no_engine, lambda line: None, latency.time.monotonic())
+        time_rounds([entry()], Request(), _no_engine, lambda line: None, monotonic())
 
 
 def _no_engine(job: Job) -> Measured:
