@@ -51,8 +51,11 @@ engines: $(VENV)/.dev ## build a profile's engines; nano's, for two kinds of car
 	$(BIN)/vr-trt engines build --model $(MODEL) --profile $(PROFILE) $(if $(PRECISION),--precision $(PRECISION)) \
 	  $(if $(BACKEND),--backend $(BACKEND)) $(if $(SM),--sm $(SM))
 
-bench: $(VENV)/.run ## measure nano on this machine, at each profile
-	$(BIN)/python -m vr_trt.bench.profiles --frames 25 360p 540p 720p
+# The plain networks of --against need PyTorch, the plot needs matplotlib.
+bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch: six minutes on two cores
+	mkdir -p out/bench
+	$(BIN)/vr-trt bench latency --model $(MODEL) --profile $(PROFILE) --frames 21 --against torch --seconds 300 \
+	  --json out/bench/latency.json --plot out/bench/latency.png
 
 clean:    ## remove the environment and what was made
 	rm -rf $(VENV) $(DEMO) out build dist

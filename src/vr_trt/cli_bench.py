@@ -49,6 +49,72 @@ def kernels(
 
 
 @app.command()
+def latency(
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="Size, see `vr-trt profiles`; may be repeated.  [default: 360p]"),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The network, or a folder that holds one.")] = "nano",
+    backend: Annotated[str, typer.Option(help="As for `vr-trt run`.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="As for `vr-trt run`.")] = None,
+    runs: Annotated[int, typer.Option(help="Fresh processes of each row, at least.", min=3)] = 3,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="torch|torch-compile|FOLDER",
+            help="Time that as well: the plain networks in PyTorch, or the adapter.py of a folder.",
+        ),
+    ] = None,
+    clip: Annotated[
+        list[str] | None,
+        typer.Option(help="demo, silent, 10-bit or a file; may be repeated.  [default: demo]"),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Of the clips that are made.", min=9)] = 37,
+    seconds: Annotated[
+        float, typer.Option(help="Begin no more than --runs rounds after that.", min=1)
+    ] = 600,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything there.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw stages and roofline there.")
+    ] = None,
+) -> None:
+    """A whole run's speed: cold and steady, by stage, beside others; only if it is right."""
+    import sys
+    from json import dumps
+
+    from rich.console import Console
+
+    from vr_trt.bench.latency import Request, run
+    from vr_trt.bench.latency_report import show
+    from vr_trt.errors import UsageError
+
+    for target in filter(None, (json, plot)):
+        if not target.parent.is_dir():  # known now rather than after minutes
+            raise UsageError(f"{target.parent} is not a directory; make it first")
+    request = Request(
+        profiles=tuple(profile or ("360p",)),
+        model=model,
+        backend=backend,
+        precision=precision,
+        runs=runs,
+        against=tuple(against or ()),
+        clips=tuple(clip or ("demo",)),
+        frames=frames,
+        seconds=seconds,
+    )
+    document = run(request, lambda line: print(line, file=sys.stderr, flush=True))
+    if json is not None:
+        json.write_text(dumps(document, indent=1) + "\n")
+    show(document, Console(width=None if sys.stdout.isatty() else 160))
+    if plot is not None:
+        from vr_trt.bench.latency_plot import plot as draw
+
+        draw(document, plot)
+
+
+@app.command()
 def quality(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the result there, as JSON.")
