@@ -121,6 +121,8 @@ def _configure(config: "trt.IBuilderConfig", library: Any, spec: EngineSpec) -> 
     config.num_compute_capabilities = len(spec.targets)
     for i, sm in enumerate(spec.targets):
         config.set_compute_capability(getattr(library.ComputeCapability, f"SM{sm}"), i)
+    if spec.flags.get("tf32") == "no":  # which is on where nobody says so
+        config.clear_flag(library.BuilderFlag.TF32)
     if spec.flags["weight_streaming"] == "yes":
         config.set_flag(library.BuilderFlag.WEIGHT_STREAMING)
 

@@ -1,16 +1,20 @@
 """The fake model's stages on a recorded device, and the host's, for the same film."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 from tests import tensorrt_stand_in
 from tests.fake_model import make_fake_model
 from tests.recorded_device import RecordedDevice
 
+from vr_trt.engines.builder import find_builder
+from vr_trt.engines.local_gpu import present_gpu
+from vr_trt.engines.pixel_engines import pixel_engine, pixel_spec
 from vr_trt.engines.profiles import Profile
 from vr_trt.runtime import device_loop
 from vr_trt.runtime.canvas import Canvas, canvas
@@ -26,6 +30,7 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.tensorrt_session import Gpu
 
 BACKEND = "tensorrt-rtx"
+Compare = Callable[[list[Frame], list[Frame]], None]
 YUV8, YUV10 = (
     PixelFormat(
         bits=bits,
@@ -99,6 +104,24 @@ class Setting:
         monkeypatch.setattr(device_loop, "present_gpu", lambda: SimpleNamespace(sm=89))
         return device_stages(model, self.way, self.profile, seed=7)
 
+    def on_gpu(self) -> DeviceStages:
+        """The same on the real GPU, its engines built now. Never executed: there was none."""
+        gpu = present_gpu()
+        assert gpu is not None
+        backend = BACKEND if gpu.sm in find_builder(BACKEND).targets else "tensorrt"
+        model = self.model()
+        model._backends = dict.fromkeys(model.manifest.stages, backend)
+        model._plans = {
+            stage: self._built(stage, path, backend, gpu.sm) for stage, path in model._plans.items()
+        }
+        return device_stages(model, self.way, self.profile, seed=7)
+
+    def _built(self, stage: str, graph: Path, backend: str, sm: int) -> Path:
+        sizes = tensorrt_stand_in.sizes_of(stage, self._sizes())
+        inputs = onnx.load(graph).graph.input
+        shapes = {value.name: tensorrt_stand_in.zeros(value, sizes).shape for value in inputs}
+        return pixel_engine(graph, pixel_spec(graph, shapes, backend, sm)).plan
+
     def shot_on_host(self, entry: Entry | None = None) -> Shot:
         return Shot(self.host_stages(), self.profile, entry)
 
@@ -151,6 +174,23 @@ def _restored(shot: Shot, frames: Iterable[Frame]) -> Iterator[Frame]:
     for frame in frames:
         yield from shot.push(frame)
     yield from shot.finish()
+
+
+def check_shots(setting: Setting, stages: DeviceStages, compare: Compare) -> None:
+    """Two shots, one less than two windows and one longer, beside the host's."""
+    for count in (23, 47):
+        frames = setting.frames(count)
+        shot = Shot(stages.begin(setting.host_stages()), setting.profile)
+        compare(restored(shot, frames), restored(setting.shot_on_host(), frames))
+
+
+def assert_near(ours: list[Frame], theirs: list[Frame]) -> None:
+    """Within a code value, for sums are taken in another order; the same times."""
+    assert [(f.pts, f.duration) for f in ours] == [(f.pts, f.duration) for f in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        for a, b in zip(mine.planes, other.planes, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape
+            assert np.abs(a.astype(np.int32) - b.astype(np.int32)).max() <= 1
 
 
 def assert_equal(ours: list[Frame], theirs: list[Frame]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.device_runs import YUV10, Setting, assert_equal, restored
+from tests.device_runs import YUV10, Setting, assert_equal, check_shots, restored
 from tests.recorded_device import RaceError, RecordedDevice
 
 from vr_trt.errors import DamagedInputError, InterruptedRun, MemoryBudgetError
@@ -34,14 +34,10 @@ def test_frames_are_those_of_the_host(
 ) -> None:
     setting = Setting(folder=tmp_path / "model", **choices)
     stages = setting.on_device(monkeypatch)
-    device = setting.device
-    with device.loop():
-        for count in (23, 47):  # less than two windows, and more
-            frames = setting.frames(count)
-            shot = Shot(stages.begin(setting.host_stages()), setting.profile)
-            assert_equal(restored(shot, frames), restored(setting.shot_on_host(), frames))
+    with setting.device.loop():
+        check_shots(setting, stages, assert_equal)
     stages.close()
-    assert device.leaks() == SESSIONS_OWN
+    assert setting.device.leaks() == SESSIONS_OWN
 
 
 def test_frames_of_an_entry_into_a_shot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
