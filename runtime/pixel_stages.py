@@ -25,7 +25,7 @@ from vr_trt.runtime.colour import from_rgb, limits, to_rgb
 from vr_trt.runtime.frames import Frame, PixelFormat
 from vr_trt.runtime.model import EMBEDDED
 from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
-from vr_trt.runtime.session import Array, Tensor, call
+from vr_trt.runtime.session import Array, Session, Tensor, call
 
 Correction = Literal["wavelet", "lab", "adain", "none"]
 Inputs = dict[str, Array]
@@ -60,11 +60,15 @@ class PixelStages:
         canvas: Canvas,
         correction: Correction,
         options: OrtOptions | None = None,
+        sessions: tuple[Session, Session] | None = None,
     ) -> None:
+        """`sessions`: to_model and to_video of a backend for this very way; else the CPU's graphs."""
         self._source = source
         self._target = target
-        self._to_model = _open(pixel_graph("to_model", source.pixel), options)
-        self._to_video = _open(pixel_graph(f"to_video_{correction}", target.pixel), options)
+        self._to_model, self._to_video = sessions or (
+            _open(pixel_graph("to_model", source.pixel), options),
+            _open(pixel_graph(f"to_video_{correction}", target.pixel), options),
+        )
         self._to_model_inputs = to_model_inputs(source, canvas)
         self._to_video_inputs = to_video_inputs(target)
 

@@ -65,10 +65,11 @@ class Recipe:
         info = plan.source
         source = Picture(width=info.width, height=info.height, pixel=info.pixel)
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
-        pixels = PixelStages(source, target, plan.canvas, self.color, self.options)
         model = self.networks.open(plan.serving)
         self.finish()
+        self.notes.clear()
         way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=self.color)
+        pixels = self._pixels(way, model)
         self._loop = loop = self._open_loop(plan, model, way)
 
         def cancel() -> None:
@@ -95,9 +96,22 @@ class Recipe:
             loop, self._loop = self._loop, None
             loop.close()
 
+    def _pixels(self, way: PixelWay, model: Model) -> PixelStages:
+        """The pixels' stages that the host feeds: kernels beside the triton backend's networks."""
+        sessions = None
+        if model.backend == "triton":
+            from vr_trt.runtime.triton_pixels import open_way
+
+            try:
+                sessions = open_way(way)
+            except ModelError as error:
+                self.notes.append(f"the pixels' stages run on the CPU: {error}")
+        return PixelStages(
+            way.source, way.target, way.canvas, way.correction, self.options, sessions
+        )
+
     def _open_loop(self, plan: Plan, model: Model, way: PixelWay) -> "DeviceStages | None":
         """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
-        self.notes.clear()
         if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
             return None
         from vr_trt.runtime.device_loop import device_stages

@@ -20,6 +20,7 @@ from vr_trt.engines.triton_pixels import (
     ToVideoStage,
 )
 from vr_trt.errors import ModelError
+from vr_trt.runtime.pixel_stages import PixelWay, to_model_inputs, to_video_inputs
 from vr_trt.runtime.session import Array, Tensor
 from vr_trt.runtime.triton_session import TritonSession
 
@@ -93,6 +94,19 @@ def open_to_video(
     """The networks' x to planes, colours corrected; ModelError for tables that do not fit."""
     stage = ToVideoStage(fixed, work, correction, padded, levels)
     return TritonPixels(TritonSession(stage, "to_video"), fixed, "to_video")
+
+
+def open_way(way: PixelWay, device: str = "cuda") -> tuple[TritonPixels, TritonPixels]:
+    """to_model and to_video of a film, a frame a call; ModelError for tables that do not fit."""
+    source, target = way.source.pixel.bits, way.target.pixel.bits
+    padded = way.canvas.padded_h, way.canvas.padded_w
+    to_model = open_to_model(
+        to_model_inputs(way.source, way.canvas), pixel_work(1, source, device=device)
+    )
+    to_video = open_to_video(
+        to_video_inputs(way.target), pixel_work(1, target, device=device), way.correction, padded
+    )
+    return to_model, to_video
 
 
 def _same(value: Array | Tensor, wanted: NDArray[Any]) -> bool:
