@@ -44,6 +44,7 @@ class OpenItemWorker:
             copy = folder / info.path.name
             fetch(info.path, copy)
             info = replace(info, path=copy)
+        info = replace(info, nvdec=False)  # that machine's GPU was not asked
         return replace(self, info=info, folder=folder)._opened(ship=True)
 
     def _opened(self, ship: bool) -> ItemWorker:

@@ -162,6 +162,7 @@ def test_a_slot_that_is_not_given_back_is_found(
     shot = Shot(stages.begin(setting.host_stages()), setting.profile)
     with pytest.raises(RuntimeError, match="are in use: report this"):
         restored(shot, setting.frames(120))
+    stages.close()
 
 
 def test_a_slot_that_is_given_back_twice_is_found(
@@ -173,6 +174,7 @@ def test_a_slot_that_is_given_back_twice_is_found(
     slot.give_back(stages._lanes.post)
     with pytest.raises(RuntimeError, match="given back twice"):
         slot.give_back(stages._lanes.post)
+    stages.close()
 
 
 FORBIDDEN: dict[str, Callable[[DeviceStages], object]] = {
@@ -201,6 +203,7 @@ def test_what_has_no_place_in_the_loop_is_found(
     shot = Shot(stages.begin(setting.host_stages()), setting.profile)
     with pytest.raises(AssertionError, match=f"{name} within the loop"), setting.device.loop():
         restored(shot, setting.frames(5))
+    stages.close()
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from av.video.codeccontext import VideoCodecContext
 
+from vr_trt import Restorer
 from vr_trt.cli import exit_code
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import UsageError
-from vr_trt.runtime import gpu_codecs
+from vr_trt.runtime import doctor, gpu_codecs
 from vr_trt.runtime.encode import OutputSpec, SegmentEncoder, configure
 from vr_trt.runtime.frames import Frame, PixelFormat
 from vr_trt.runtime.gpu_codecs import (
@@ -197,6 +198,27 @@ def test_presets_of_the_software_s_scale() -> None:
         OutputSpec(path=Path("x.mp4"), width=64, height=64, pixel=YUV, nvenc=True, preset="p9")
     with pytest.raises(UsageError, match="preset 'p3' of h264 is unknown"):
         OutputSpec(path=Path("x.mp4"), width=64, height=64, pixel=YUV, preset="p3")
+
+
+@WITHOUT
+def test_doctor_tries_them_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [found for found in doctor._gpu_codecs()]
+    monkeypatch.setattr(doctor, "present_gpu", lambda: object())
+    encoders, decoders = doctor._gpu_codecs()
+    assert (encoders.name, decoders.name) == ("NVENC", "NVDEC")
+    assert not encoders.ok and "av1_nvenc in p010le does not work here" in encoders.detail
+    assert not decoders.ok and "NVDEC of vp9 in yuv420p does not work here" in decoders.detail
+    assert "the CPU takes its place" in encoders.remedy and not encoders.needed
+
+
+@WITHOUT
+def test_a_plan_says_who_decodes_and_encodes(tmp_path: Path, make_clip: MakeClip) -> None:
+    clip = make_clip(tmp_path / "in.mp4")
+    with Restorer(profile="360p") as restorer:
+        video = restorer.plan(clip, tmp_path / "out.webm")
+        images = restorer.plan(clip, tmp_path / "out%03d.png")
+    assert video.codecs == ("decoded on the CPU", "encoded by libsvtav1")
+    assert images.codecs == ("decoded on the CPU",)
 
 
 @pytest.mark.gpu
