@@ -15,8 +15,9 @@ from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER, CODERS
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.static_stage import StaticStage
-from vr_trt.engines.triton_stages import Shared
+from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.export.causal import Stream
+from vr_trt.export.export_model import DTYPES, Precision
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.golden import relative_rms
@@ -29,7 +30,8 @@ from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
 
 torch.backends.cudnn.allow_tf32 = False  # what we compare with
 LARGEST_RATIO = 1.2  # of our error to PyTorch's own in the same precision
-PRECISION, DTYPE = ("fp16", torch.float16) if DEVICE == "cpu" else ("bf16", torch.bfloat16)
+PRECISION: Precision = "fp16" if DEVICE == "cpu" else "bf16"
+DTYPE = DTYPES[PRECISION]
 HEIGHT, WIDTH = SIZE
 VERBS = ["encode", "decode"]
 
@@ -60,11 +62,11 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def model(plans: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """As a run opens it, on the device that is tested."""
-    opened, stage_of = triton_session.open_device, triton_session.open_stage
+    opened = triton_session.open_device
 
     def open_and_run(path: Path, shared: Shared) -> StaticStage:
         """As a CUDA graph is captured: what lies in the states then is lost."""
-        stage = stage_of(path, shared)
+        stage = open_stage(path, shared)
         stage.run()
         return stage
 
