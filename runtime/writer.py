@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
+from vr_trt.runtime.copy_plan import CopyPlan, plan_copy, plan_streams
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.hdr import hdr_notes
@@ -40,10 +40,14 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
         muxer = muxer_of(target.path, target.codec)
         check_muxer(target, source)
         plan = CopyPlan()
-        if not source.is_image and not source.solitary and target.codec != "y4m":
-            plan = plan_copy(source.path, muxer, target.copy_audio)
-        if target.codec == "y4m" and source.audio_streams:
-            plan = replace(plan, warnings=("y4m has no sound: it is left out",))
+        others = None if source.is_image or target.codec == "y4m" else source.others
+        if others is not None and source.pipe is None:
+            plan = plan_copy(others, muxer, target.copy_audio)
+        elif others is not None and target.path != DASH:
+            piped = source.pipe.container, source.pipe.stream
+            plan = plan_streams(*piped, {}, muxer, target.copy_audio)
+        elif source.audio_streams:
+            plan = replace(plan, warnings=(_silent(target),))
         notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
@@ -55,6 +59,15 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
             f"{target.path}: a video does not fit into an image; write an .mp4, or %05d.png"
         )
     return CopyPlan()
+
+
+def _silent(target: OutputSpec) -> str:
+    """Why there is no sound."""
+    if target.codec == "y4m":
+        return "y4m has no sound: it is left out"
+    if target.path == DASH:
+        return "sound from standard input goes into files only: it is left out"
+    return "sound from standard input is copied from mkv only: it is left out"
 
 
 class Writer:
