@@ -11,7 +11,8 @@ from vr_trt.runtime.copy_plan import CopyPlan, plan_copy, plan_streams
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.hdr import hdr_notes
-from vr_trt.runtime.image_sequence import ImagesSink, is_numbered, numbered
+from vr_trt.runtime.image_sequence import check_numbered, is_numbered
+from vr_trt.runtime.images_sink import ImagesSink
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.live_sink import LiveSink
 from vr_trt.runtime.mux import FilmFile, check_muxer
@@ -51,10 +52,8 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
         notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
-    if is_numbered(target.path):
-        if numbered(target.path, 1).exists() and not target.overwrite:
-            raise UsageError(f"{numbered(target.path, 1)} exists; allow overwriting")
-    elif not source.is_image and source.frames != 1:
+    check_numbered(target.path, target.overwrite)
+    if not is_numbered(target.path) and not source.is_image and source.frames != 1:
         raise UsageError(
             f"{target.path}: a video does not fit into an image; write an .mp4, or %05d.png"
         )
@@ -93,18 +92,19 @@ class Writer:
         remove_partial(target.path)
         with ExitStack() as undo, output_errors(target.path):
             undo.callback(remove_partial, target.path)
-            if is_numbered(target.path):
-                self._sink = ImagesSink(target)
-            elif is_image_path(target.path):
-                self._sink = ImageSink(target)
-            elif target.path == DASH:
+            if target.path == DASH:
                 self._sink = LiveSink(target, source, self._plan)
+            elif is_image_path(target.path) and not is_numbered(target.path):
+                self._sink = ImageSink(target)
             else:
                 if self._journal is None:
                     self._journal = Journal(target.path, {})
                     self._journal.begin()
                 undo.callback(self._journal.close, keep=True)
-                self._sink = SegmentSink(target, source, self._journal)
+                if is_numbered(target.path):
+                    self._sink = ImagesSink(target, self._journal)
+                else:
+                    self._sink = SegmentSink(target, source, self._journal)
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -148,9 +148,9 @@ class Writer:
                 raise DamagedInputError(f"{self._source.path}: no frame was restored")
             with output_errors(self._target.path):
                 self._sink.finish()
-                if self._journal is not None:
+                if isinstance(self._sink, SegmentSink) and self._journal is not None:
                     self._join(self._journal)
-                if not is_numbered(self._target.path) and self._target.path != DASH:
+                if not isinstance(self._sink, ImagesSink | LiveSink):
                     publish(self._target.path)
         self._open = False
         if self._journal is not None:
