@@ -1,10 +1,10 @@
 """Decoding past damage: packets one by one, the broken ones skipped and counted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import av
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -16,6 +16,13 @@ PACKETS_IN_A_ROW = 300
 READS_IN_A_ROW = 20
 
 
+class Packets(Protocol):
+    """A container, or what stands for one."""
+
+    def demux(self, video: VideoStream, /) -> "Iterable[Packet[VideoStream]]":
+        """Packets of a stream."""
+
+
 class Decoder:
     """Iterates over the decodable frames of one stream, in the order in which they are shown.
 
@@ -23,7 +30,7 @@ class Decoder:
     where `PACKETS_IN_A_ROW` packets in a row cannot be decoded.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
+    def __init__(self, container: Packets, stream: VideoStream, path: Path) -> None:
         self.skipped = 0
         self.warnings: list[str] = []
         self.first_dts: int | None = None  # of the first packet
