@@ -5,6 +5,8 @@ Ray's object store, part by part, where it is not. Segments come back the same w
 """
 
 import logging
+import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ from vr_trt.runtime.workers import (
 
 LOCAL = "local"
 _OBJECT_STORE = 1 << 30  # bytes: little is under way, and Ray would take a third of the machine
+_ANSWER_SECONDS = 10
 _PART = 64 << 20  # bytes of an input that are fetched at a time
 
 
@@ -40,9 +43,12 @@ class RayCluster:
             import ray
         except ModuleNotFoundError:
             raise ModelError("ray is not installed: pip install 'vr-trt[cluster]'") from None
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         self._ray = ray
         if address.startswith("ray://"):
             raise UsageError(f"{address}: Ray's client cannot be used; start on a machine of it")
+        if address not in (LOCAL, "auto"):
+            _check_answers(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if address == LOCAL:
@@ -66,6 +72,17 @@ class RayCluster:
     def close(self) -> None:
         """Leave it; everything of this run in it ends."""
         self._ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """UsageError where nobody listens: Ray itself tries for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise UsageError(f"--cluster {address!r}: write local, auto, or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UsageError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
 class RayPool:
