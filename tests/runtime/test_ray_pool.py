@@ -55,7 +55,7 @@ def results(
 
 def test_tasks_go_to_actors_and_come_back(cluster: RayCluster, tmp_path: Path) -> None:
     """One of them kills its actor."""
-    assert cluster.cores == 2 and cluster.gpus == 0 and cluster.nodes == 1
+    assert cluster.cores == [2] and cluster.gpus == 0
     tasks = [Square(n, str(tmp_path / "killed") if n == 5 else "") for n in range(9)]
     found, said, schedule = results(Squares(), tasks)
     assert found == {n: n * n for n in range(9)}
@@ -108,6 +108,13 @@ def test_the_file_is_that_of_one_worker(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def wait_for_segments(folder: Path, count: int) -> None:
+    until = time.perf_counter() + 120
+    while len(list((folder / ".out.mp4.resume").glob("*.segment"))) < count:
+        assert time.perf_counter() < until
+        time.sleep(0.01)
+
+
 def actors() -> list[int]:
     """Processes of this project's actors."""
     found = []
@@ -125,10 +132,7 @@ def test_an_actor_is_killed(film: Path, model: str, tmp_path: Path, whole: bytes
     process = subprocess.Popen(
         command(film, model, output, *RAY), stderr=subprocess.PIPE, text=True
     )
-    kept = tmp_path / ".out.mp4.resume"
-    until = time.perf_counter() + 120
-    while len(list(kept.glob("*.segment"))) < 2 and time.perf_counter() < until:
-        time.sleep(0.01)
+    wait_for_segments(tmp_path, 2)
     os.kill(actors()[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -141,10 +145,7 @@ def test_the_run_is_killed_and_goes_on_without_ray(
     """And nothing of the cluster that it started stays."""
     output = tmp_path / "out.mp4"
     process = subprocess.Popen(command(film, model, output, *RAY), stderr=subprocess.DEVNULL)
-    kept = tmp_path / ".out.mp4.resume"
-    until = time.perf_counter() + 120
-    while len(list(kept.glob("*.segment"))) < 2 and time.perf_counter() < until:
-        time.sleep(0.01)
+    wait_for_segments(tmp_path, 2)
     left = actors()
     process.kill()
     process.wait()
@@ -152,6 +153,45 @@ def test_the_run_is_killed_and_goes_on_without_ray(
     done = run(film, model, output, "--resume", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == whole
+
+
+def test_a_machine_of_a_cluster_goes_away(
+    film: Path, model: str, tmp_path: Path, whole: bytes
+) -> None:
+    """Two nodes, here on one machine; each has a worker, and one node is taken out."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        other = nodes.add_node(num_cpus=1)
+        output = tmp_path / "out.mp4"
+        process = subprocess.Popen(
+            command(film, model, output, "--cluster", nodes.address),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_segments(tmp_path, 1)
+        assert len(actors()) == 2
+        nodes.remove_node(other, allow_graceful=False)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert output.read_bytes() == whole
+        assert "of Ray" in errors
+    finally:
+        nodes.shutdown()
+
+
+def test_ctrl_c(film: Path, model: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(film, model, tmp_path / "out.mp4", *RAY), stderr=subprocess.PIPE, text=True
+    )
+    wait_for_segments(tmp_path, 1)
+    left = actors()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume goes on" in errors.splitlines()[-1]
+    assert left and not wait_for_none(left, 30)
 
 
 def test_no_cluster_there_is_a_line(film: Path, model: str, tmp_path: Path) -> None:
