@@ -49,7 +49,7 @@ class OpenItemWorker:
     def _opened(self, ship: bool) -> ItemWorker:
         recipe = Recipe(self.wanted, self.seed, self.color, self.threads)
         plan = recipe.plan(self.info, self.spec.path)
-        opened = Opened(work=recipe.work(plan, self.spec), engines=plan.serving.line)
+        opened = Opened(make_work=lambda: recipe.work(plan, self.spec), engines=plan.serving.line)
         return ItemWorker(opened, self.info, self.spec, self.folder, ship)
 
 
