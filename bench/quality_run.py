@@ -16,6 +16,7 @@ from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.film import Film
 from vr_trt.runtime.frames import Frame, PixelFormat
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
@@ -42,7 +43,7 @@ def restored(
 ) -> Pixels:
     """The frames of a shot, or those from an entry into it on: [1, 3, F, H, W] in -1..1."""
     pixels = _KeptPixels(clip)
-    shot = Shot(model, pixels, profile, seed, entry)
+    shot = Shot(HostStages(model, pixels, profile, seed), profile, entry)
     given = clip.frames[entry.first_read if entry else 0 :]
     count = sum(1 for frame in given for _ in shot.push(frame)) + sum(1 for _ in shot.finish())
     frames = np.concatenate(pixels.kept, 2)
@@ -61,7 +62,7 @@ def through_a_file(model: Model, clip: QualityClip, profile: Profile, path: Path
     spec = OutputSpec(
         path=path, width=size.out_w, height=size.out_h, pixel=wide, codec="ffv1", copy_audio=False
     )
-    film = Film(lambda entry: Shot(model, pixels, profile, 0, entry))
+    film = Film(lambda entry: Shot(HostStages(model, pixels, profile, 0), profile, entry))
     # The clip is one shot, whatever a detector would say.
     with Writer(spec, clip.info) as writer:
         for frame in clip.frames:

@@ -35,6 +35,7 @@ class Settings:
     cut: bool = False
     streamed: bool = False  # the generator's weights
     host_states: bool = False
+    starts_stay: bool = False  # engines of a shot's first call are kept: nothing is opened later
 
     def __str__(self) -> str:
         words = [self.precision, "cut" if self.cut else "whole"]
@@ -95,7 +96,7 @@ def picture_bytes(canvas: Canvas) -> int:
 
 
 def _resident_weights(network: Network, needs: dict[str, Needs], settings: Settings) -> int:
-    """A start's engine goes when its step's comes."""
+    """A start's engine goes when its step's comes, unless it stays."""
     total = 0
     for stage, need in needs.items():
         if stage == "generator":
@@ -106,8 +107,9 @@ def _resident_weights(network: Network, needs: dict[str, Needs], settings: Setti
                 else need.weights
             )
         elif stage.endswith("_step"):
-            start = needs[stage.replace("_step", "_start")]
-            total += max(need.weights, start.weights)
+            start = needs[stage.replace("_step", "_start")].weights
+            both = need.weights + start
+            total += both if settings.starts_stay else max(need.weights, start)
     return total
 
 

@@ -1,7 +1,7 @@
 """Which profile fits a card, and with which settings."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -87,6 +87,10 @@ class CardUse:
     @property
     def fits(self) -> bool:
         return self.needed <= self.usable
+
+    def with_more(self, size: int) -> "CardUse":
+        """The same for a run that takes `size` bytes more."""
+        return replace(self, needed=self.needed + size)
 
 
 def card_use(model: str, canvas: Canvas, settings: Settings, memory: int) -> CardUse | None:

@@ -24,7 +24,8 @@ from vr_trt.export.pixels import ToModel, ToModelSub, ToVideo, ToVideoSub
 
 OPSET = 23
 SHIPPED = Path(__file__).resolve().parents[1] / "engines" / "pixels"
-DEPTHS = {8: torch.uint8, 16: torch.uint16}
+# Planes by the bits of an item: 32 are code values in float32, for backends without uint16.
+DEPTHS = {8: torch.uint8, 16: torch.uint16, 32: torch.float32}
 
 Dims = tuple[str | int, ...]
 

@@ -43,6 +43,7 @@ class KernelSource:
     aligned: frozenset[str] = field(default_factory=frozenset)  # divisible by 16
     warps: int = _WARPS
     stages: int = _STAGES
+    fused: bool = True  # a product and a sum may be one step, rounded once
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,7 @@ def _compile(source: KernelSource, sm: int) -> Any:
     options = {
         "num_warps": source.warps,
         "num_stages": source.stages,
+        "enable_fp_fusion": source.fused,
         "ptx_version": _NEWER_PTX.get(sm, _PTX_VERSION),
     }
     return triton.compile(

@@ -4,13 +4,25 @@ Never executed by us: no GPU was at hand. A test holds every name to the real bi
 sessions that use it run in tests on a device that records what was asked of it.
 """
 
+import ctypes
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vr_trt.errors import MemoryBudgetError, ModelError
+from vr_trt.runtime.cuda_kernels import Kernels
+from vr_trt.runtime.region import Region
 from vr_trt.runtime.session import Array
+
+
+class PageLocked(Protocol):
+    """Memory of the host that the device reads and writes by itself."""
+
+    def array(self) -> NDArray[np.uint8]:
+        """All of it, for the host to use now: the device must be done with it."""
 
 
 class Device(Protocol):
@@ -33,6 +45,72 @@ class Device(Protocol):
 
     def copy_out(self, array: Array, address: int, stream: int) -> None:
         """From the device into a contiguous array; its content is there once the stream is."""
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give a stream back, on which nothing runs any more."""
+
+    def event(self, *, timed: bool = False) -> int:
+        """A new event."""
+
+    def destroy_event(self, event: int) -> None:
+        """Give an event back."""
+
+    def record(self, event: int, stream: int) -> None:
+        """Let `event` mark what has been enqueued on `stream` by now."""
+
+    def wait(self, stream: int, event: int) -> None:
+        """Let what is enqueued on `stream` from now on come after the mark of `event`."""
+
+    def wait_for(self, event: int) -> None:
+        """Let the host wait for what `event` marks."""
+
+    def passed(self, event: int) -> bool:
+        """Whether what `event` marks is done."""
+
+    def milliseconds(self, start: int, end: int) -> float:
+        """Between two timed events that have passed."""
+
+    def page_locked(self, size: int) -> PageLocked:
+        """`size` bytes of the host's memory; MemoryBudgetError where there are none left."""
+
+    def unlock(self, memory: PageLocked) -> None:
+        """Give such memory back."""
+
+    def upload(self, address: int, memory: PageLocked, size: int, stream: int) -> None:
+        """The first `size` bytes to the device."""
+
+    def download(self, memory: PageLocked, address: int, size: int, stream: int) -> None:
+        """From the device into the first `size` bytes."""
+
+    def move(self, to: Region, source: Region, stream: int) -> None:
+        """Copy as many items, converted (to the nearest even) where the kinds differ."""
+
+    def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
+        """(1 - share) older + share newer, each step rounded to float32; contiguous float32."""
+
+    def begin_capture(self, stream: int) -> None:
+        """Collect what is enqueued on `stream` from now on in place of doing it."""
+
+    def end_capture(self, stream: int) -> int:
+        """What was collected, as a graph."""
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Do all of a graph, in order with `stream`."""
+
+    def destroy_graph(self, graph: int) -> None:
+        """Give a graph back."""
+
+
+class _PageLocked:
+    """A `PageLocked` of CUDA."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.address = address
+        memory = (ctypes.c_uint8 * size).from_address(address)
+        self._array = np.frombuffer(memoryview(memory), np.uint8)
+
+    def array(self) -> NDArray[np.uint8]:
+        return self._array
 
 
 class CudaDevice:
@@ -73,6 +151,96 @@ class CudaDevice:
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         host = array.ctypes.data
         self._done(self._cuda.cudaMemcpyAsync(host, address, array.nbytes, kind, stream))
+
+    def destroy_stream(self, stream: int) -> None:
+        self._done(self._cuda.cudaStreamDestroy(stream))
+
+    def event(self, *, timed: bool = False) -> int:
+        flags = self._cuda.cudaEventDefault if timed else self._cuda.cudaEventDisableTiming
+        return int(self._done(self._cuda.cudaEventCreateWithFlags(flags)))
+
+    def destroy_event(self, event: int) -> None:
+        self._done(self._cuda.cudaEventDestroy(event))
+
+    def record(self, event: int, stream: int) -> None:
+        self._done(self._cuda.cudaEventRecord(event, stream))
+
+    def wait(self, stream: int, event: int) -> None:
+        self._done(self._cuda.cudaStreamWaitEvent(stream, event, 0))
+
+    def wait_for(self, event: int) -> None:
+        self._done(self._cuda.cudaEventSynchronize(event))
+
+    def passed(self, event: int) -> bool:
+        answer = self._cuda.cudaEventQuery(event)
+        if answer[0] == self._cuda.cudaError_t.cudaErrorNotReady:
+            return False
+        self._done(answer)
+        return True
+
+    def milliseconds(self, start: int, end: int) -> float:
+        return float(self._done(self._cuda.cudaEventElapsedTime(start, end)))
+
+    def page_locked(self, size: int) -> PageLocked:
+        flags = self._cuda.cudaHostAllocDefault
+        return _PageLocked(int(self._done(self._cuda.cudaHostAlloc(size, flags))), size)
+
+    def unlock(self, memory: PageLocked) -> None:
+        assert isinstance(memory, _PageLocked)
+        self._done(self._cuda.cudaFreeHost(memory.address))
+
+    def upload(self, address: int, memory: PageLocked, size: int, stream: int) -> None:
+        assert isinstance(memory, _PageLocked)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._done(self._cuda.cudaMemcpyAsync(address, memory.address, size, kind, stream))
+
+    def download(self, memory: PageLocked, address: int, size: int, stream: int) -> None:
+        assert isinstance(memory, _PageLocked)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._done(self._cuda.cudaMemcpyAsync(memory.address, address, size, kind, stream))
+
+    def move(self, to: Region, source: Region, stream: int) -> None:
+        if to.kind != source.kind:
+            self._kernels.convert(to, source, stream)
+            return
+        size = 2 if to.kind == "bf16" else np.dtype(to.kind).itemsize
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._done(
+            self._cuda.cudaMemcpy2DAsync(
+                to.address,
+                to.pitch * size,
+                source.address,
+                source.pitch * size,
+                source.columns * size,
+                source.rows,
+                kind,
+                stream,
+            )
+        )
+
+    def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
+        self._kernels.blend(to, older, newer, share, stream)
+
+    def begin_capture(self, stream: int) -> None:
+        # What other threads ask of the device meanwhile does not spoil the capture.
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._done(self._cuda.cudaStreamBeginCapture(stream, mode))
+
+    def end_capture(self, stream: int) -> int:
+        graph = self._done(self._cuda.cudaStreamEndCapture(stream))
+        ready = int(self._done(self._cuda.cudaGraphInstantiate(graph, 0)))
+        self._done(self._cuda.cudaGraphDestroy(graph))
+        return ready
+
+    def launch(self, graph: int, stream: int) -> None:
+        self._done(self._cuda.cudaGraphLaunch(graph, stream))
+
+    def destroy_graph(self, graph: int) -> None:
+        self._done(self._cuda.cudaGraphExecDestroy(graph))
+
+    @cached_property
+    def _kernels(self) -> Kernels:
+        return Kernels(self._driver)
 
     def _keep_freed_memory(self) -> None:
         """The pool keeps what was freed, so that the next call's memory costs nothing."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import av
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError
@@ -30,20 +31,29 @@ class Decoder:
     where `PACKETS_IN_A_ROW` packets in a row cannot be decoded.
     """
 
-    def __init__(self, container: Packets, stream: VideoStream, path: Path) -> None:
+    def __init__(
+        self,
+        container: Packets,
+        stream: VideoStream,
+        path: Path,
+        context: VideoCodecContext | None = None,
+    ) -> None:
+        """`context`: another decoder than the stream's own."""
         self.skipped = 0
         self.warnings: list[str] = []
         self.first_dts: int | None = None  # of the first packet
         self._container = container
         self._stream = stream
         self._path = path
-        stream.thread_type = "AUTO"
+        self._context = context
+        if context is None:
+            stream.thread_type = "AUTO"
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         in_a_row = 0
         for packet in self._packets():
             try:
-                frames = self._stream.codec_context.decode(packet)
+                frames = (self._context or self._stream.codec_context).decode(packet)
             except av.FFmpegError as error:
                 self.skipped += 1
                 in_a_row += 1

@@ -1,9 +1,13 @@
 """Arrays on a device, and the types that numpy lacks."""
 
+from dataclasses import dataclass
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt.runtime.cuda import Device
+from vr_trt.runtime.region import Region, frames, whole
 from vr_trt.runtime.session import Array
 
 BF16 = "bf16"  # on the host its bits, as uint16
@@ -12,6 +16,11 @@ BF16 = "bf16"  # on the host its bits, as uint16
 def item_bytes(kind: str) -> int:
     """Bytes of one value of `kind`: a numpy type's name, or bf16."""
     return 2 if kind == BF16 else np.dtype(kind).itemsize
+
+
+def tensor_bytes(sizes: tuple[int, ...], kind: str) -> int:
+    """Bytes of a contiguous tensor."""
+    return prod(sizes) * item_bytes(kind)
 
 
 def to_kind(array: Array, kind: str) -> Array:
@@ -40,16 +49,31 @@ class DeviceTensor:
         self._device, self._stream = device, stream
         self._sizes, self.kind = sizes, kind
         # Zero bytes have no address.
-        size = max(1, int(np.prod(sizes, dtype=np.int64)) * item_bytes(kind))
+        size = max(1, tensor_bytes(sizes, kind))
         self.address = 0  # should there be no room, nothing is given back
         self.address = device.allocate(size, stream)
 
     def __del__(self) -> None:
+        self.free()
+
+    def free(self) -> None:
+        """Give the memory back now; nobody may use the tensor any more."""
         if self.address:
-            self._device.free(self.address, self._stream)
+            address, self.address = self.address, 0
+            self._device.free(address, self._stream)
 
     def shape(self) -> tuple[int, ...]:
         return self._sizes
+
+    def part(self, offset: int, sizes: tuple[int, ...], kind: str) -> "DevicePart":
+        """A tensor of its own, `offset` bytes from the start of this one's memory."""
+        if offset + tensor_bytes(sizes, kind) > tensor_bytes(self._sizes, self.kind):
+            raise ValueError(f"{sizes} of {kind} at {offset} do not fit into {self._sizes}")
+        return DevicePart(self, offset, sizes, kind)
+
+    def region(self, part: range | None = None) -> Region:
+        """All of it, or some frames of [1, C, T, h, w]."""
+        return _region(self.address, self._sizes, self.kind, part)
 
     def numpy(self) -> Array:
         """It on the host, when the device is done with it; bf16 as float32."""
@@ -65,3 +89,40 @@ class DeviceTensor:
         runtime API, "API synchronization behavior").
         """
         self._device.copy_in(self.address, to_kind(array, self.kind), self._stream)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DevicePart:
+    """A tensor within another's memory, which it keeps."""
+
+    owner: DeviceTensor
+    offset: int
+    sizes: tuple[int, ...]
+    kind: str
+
+    @property
+    def address(self) -> int:
+        return self.owner.address + self.offset
+
+    def shape(self) -> tuple[int, ...]:
+        return self.sizes
+
+    def region(self, part: range | None = None) -> Region:
+        """All of it, or some frames of [1, C, T, h, w]."""
+        return _region(self.address, self.sizes, self.kind, part)
+
+    def numpy(self) -> Array:
+        """It on the host; its owner is a tensor of bytes."""
+        stop = self.offset + tensor_bytes(self.sizes, self.kind)
+        kind = np.uint16 if self.kind == BF16 else self.kind
+        content = self.owner.numpy()[self.offset : stop].view(kind)
+        return from_kind(content.reshape(self.sizes), self.kind)
+
+
+OnDevice = DeviceTensor | DevicePart
+
+
+def _region(address: int, sizes: tuple[int, ...], kind: str, part: range | None) -> Region:
+    if part is None:
+        return whole(address, sizes, kind)
+    return frames(address, sizes, kind, item_bytes(kind), part)

@@ -43,6 +43,7 @@ def examine() -> list[Finding]:
         *_codecs(),
         _cpu(),
         _gpu(),
+        *_gpu_codecs(),
         *(_package(name, remedy, False) for name, remedy in _OPTIONAL),
         _triton(),
     ]
@@ -140,6 +141,18 @@ def _gpu() -> Finding:
         detail="not looked for: neither nvidia-ml-py nor cuda-python is installed",
         remedy="pip install 'vr-trt[gpu]'",
     )
+
+
+def _gpu_codecs() -> Iterator[Finding]:
+    """NVENC and NVDEC, each used once; nothing is tried where no driver offers a GPU."""
+    if present_gpu() is None or not _importable("av"):
+        return
+    from vr_trt.runtime.gpu_codecs import codec_lines
+
+    for name, lines in codec_lines().items():
+        working = any(line.endswith(" works") for line in lines)
+        remedy = "" if working else "not every card has it: the CPU takes its place"
+        yield Finding(name=name, ok=working, detail="; ".join(lines), remedy=remedy)
 
 
 def _importable(module: str) -> bool:

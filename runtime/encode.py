@@ -18,7 +18,7 @@ from vr_trt.runtime.hdr import HdrMetadata
 from vr_trt.runtime.packing import planar_name
 from vr_trt.runtime.planes import build_frame
 from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
-from vr_trt.runtime.video_codecs import CODECS, Codec, check_quality
+from vr_trt.runtime.video_codecs import CODECS, NVENC, Codec, check_quality
 
 LARGEST_SIDE = 16384
 # Of x264 and x265, which make other bits of another number: the machine must not choose it.
@@ -40,9 +40,10 @@ class OutputSpec:
     overwrite: bool = False
     copy_audio: bool = True
     clipped: bool = False  # a part of the input: so are the copied streams
+    nvenc: bool = False  # the codec's encoder is the GPU's
 
     def __post_init__(self) -> None:
-        check_quality(CODECS[self.codec], self.crf, self.preset, self.bitrate)
+        check_quality(self.coder, self.crf, self.preset, self.bitrate)
         if not (1 <= self.width <= LARGEST_SIDE and 1 <= self.height <= LARGEST_SIDE):
             raise UsageError(
                 f"{self.width}x{self.height} cannot be written; "
@@ -50,14 +51,26 @@ class OutputSpec:
             )
 
     @property
+    def coder(self) -> Codec:
+        """The codec with its encoder."""
+        return (NVENC if self.nvenc else CODECS)[self.codec]
+
+    @property
     def format_name(self) -> str:
         """FFmpeg's name of the pixel format that the encoder takes."""
-        return planar_name("yuv", self.pixel.bits, self.pixel.chroma)
+        return format_name(self.coder, self.pixel)
+
+
+def format_name(codec: Codec, pixel: PixelFormat) -> str:
+    """FFmpeg's name of the pixel format that an encoder takes."""
+    if codec.hardware and pixel.bits > 8:
+        return "p010le"  # planar formats of 10 bits are none of NVENC's
+    return planar_name("yuv", pixel.bits, pixel.chroma)
 
 
 def check_format(target: OutputSpec) -> None:
     """ValueError if the frames are none that the codec takes: our own mistake, not a user's."""
-    pixel, codec = target.pixel, CODECS[target.codec]
+    pixel, codec = target.pixel, target.coder
     if pixel.layout != "yuv":
         raise ValueError(f"video is written as yuv, not {pixel.layout}")
     if target.width % pixel.chroma[0] or target.height % pixel.chroma[1]:
@@ -68,7 +81,7 @@ def check_format(target: OutputSpec) -> None:
 
 def configure(context: VideoCodecContext, target: OutputSpec, source: VideoInfo) -> None:
     """Set everything about an encoder that is not open yet."""
-    codec, pixel = CODECS[target.codec], target.pixel
+    codec, pixel = target.coder, target.pixel
     context.width, context.height = target.width, target.height
     if target.codec in ("h264", "hevc"):
         context.thread_count = ENCODER_THREADS
@@ -89,7 +102,9 @@ def configure(context: VideoCodecContext, target: OutputSpec, source: VideoInfo)
 def _options(codec: Codec, target: OutputSpec, hdr: HdrMetadata | None) -> dict[str, str]:
     options: dict[str, str] = {"chroma_sample_location": target.pixel.siting}
     if codec.presets:
-        options[codec.preset_option] = target.preset or codec.preset
+        options[codec.preset_option] = codec.preset_for(target.preset or codec.preset)
+    if codec.hardware:
+        return options | _nvenc_options(codec, target)
     if codec.highest_crf and target.bitrate is None:
         options["crf"] = str(codec.crf if target.crf is None else target.crf)
     if codec.name == "h264":
@@ -104,6 +119,15 @@ def _options(codec: Codec, target: OutputSpec, hdr: HdrMetadata | None) -> dict[
         options |= {"level": "3", "slices": "4", "slicecrc": "1"}
     if codec.name == "prores" and target.pixel.chroma == (1, 1):
         options["profile"] = "4444"
+    return options
+
+
+def _nvenc_options(codec: Codec, target: OutputSpec) -> dict[str, str]:
+    """Constant quality, or a rate; 0 would leave the quality to the encoder."""
+    options = {"tune": "hq", "rc": "vbr", "spatial-aq": "1"}
+    if target.bitrate is None:
+        quality = codec.crf if target.crf is None else target.crf
+        options |= {"cq": str(max(1, quality)), "b": "0"}
     return options
 
 
@@ -136,7 +160,7 @@ class SegmentEncoder:
     """An encoder of its own for one segment: what it makes depends on the segment's frames alone."""
 
     def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
-        context = av.CodecContext.create(CODECS[target.codec].encoder, "w")
+        context = av.CodecContext.create(target.coder.encoder, "w")
         assert isinstance(context, VideoCodecContext)
         configure(context, target, source)
         context.flags |= Flags.global_header

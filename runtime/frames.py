@@ -151,6 +151,7 @@ class VideoInfo:
     images: tuple[Path, ...] = ()  # a folder's, one frame each
     solitary: bool = False  # a folder of images or a pipe: there is no file to read again
     pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
+    nvdec: bool = False  # decoded by the GPU's own decoder
     deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py
 
     @property

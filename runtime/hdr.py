@@ -89,7 +89,7 @@ def hdr_notes(hdr: HdrMetadata | None, transfer: int, codec: str, bits: int) -> 
     """What of HDR does not reach an output, one line each."""
     notes = []
     if hdr is not None and codec not in ("hevc", "av1"):
-        notes.append(f"{codec} does not carry HDR mastering metadata; hevc and av1 do")
+        notes.append(f"{codec} does not carry HDR mastering metadata; hevc and av1 by software do")
     if transfer in TRANSFERS and bits < 10:
         notes.append(f"{TRANSFERS[transfer]} in {bits} bits shows bands: --bits 10 avoids them")
     return notes

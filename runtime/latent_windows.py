@@ -7,12 +7,15 @@ released never changes, so a film of any length needs the memory of one window.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Latents = NDArray[np.float32]  # [1, C, n, h, w], C = 16 in SeedVR2
+# [1, C, n, h, w], C = 16 in SeedVR2: float32 arrays, or what a device has instead; both have a
+# shape and are sliced along n.
+Latents = Any
 Generate = Callable[[int, Latents], Latents]  # (index of the first latent, window) -> restored
 
 
@@ -21,10 +24,44 @@ def blend_weights(overlap: int) -> NDArray[np.float32]:
     return np.arange(1, overlap + 1, dtype=np.float32) / np.float32(overlap + 1)
 
 
+class LatentMath(Protocol):
+    """What is done with latents between the stages."""
+
+    def join(self, parts: Sequence[Any]) -> Latents:
+        """One after the other."""
+
+    def blend(self, older: Any, newer: Any) -> Latents:
+        """`newer`, its first latents blended with all of `older`, if there is one; neither changes."""
+
+
+class HostLatents:
+    """Latents in numpy's arrays."""
+
+    def join(self, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        return np.concatenate(parts, axis=2)
+
+    def blend(
+        self, older: NDArray[np.float32] | None, newer: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        final = newer.copy()
+        if older is not None:
+            count = older.shape[2]
+            share = blend_weights(count).reshape(1, 1, -1, 1, 1)
+            final[:, :, :count] = (1 - share) * older + share * final[:, :, :count]
+        return final
+
+
 class LatentWindows:
     """Latents of one shot in, in order; restored latents out, in order, each once."""
 
-    def __init__(self, window: int, overlap: int, generate: Generate, start: int = 0) -> None:
+    def __init__(
+        self,
+        window: int,
+        overlap: int,
+        generate: Generate,
+        start: int = 0,
+        math: LatentMath | None = None,
+    ) -> None:
         """`window` and `overlap` in latents, 0 <= overlap < window.
 
         With a `start` beyond 0, where one of the shot's windows begins, latents come from there on,
@@ -35,6 +72,7 @@ class LatentWindows:
         self._window = window
         self._overlap = overlap
         self._generate = generate
+        self._math = math or HostLatents()
         self._recent: deque[Latents] = deque(maxlen=window)  # the newest latents
         self._start = start
         self._pushed = start
@@ -68,12 +106,8 @@ class LatentWindows:
     def _run_window(self, held: int) -> Iterator[Latents]:
         """Generate the window that ends at the newest latent."""
         start = self._pushed - self._window
-        restored = self._generate(start, np.concatenate(list(self._recent), axis=2))
-        final = restored[:, :, self._released - start :].copy()
-        if self._tail is not None:
-            count = self._tail.shape[2]
-            share = blend_weights(count).reshape(1, 1, -1, 1, 1)
-            final[:, :, :count] = (1 - share) * self._tail + share * final[:, :, :count]
+        restored = self._generate(start, self._math.join(list(self._recent)))
+        final = self._math.blend(self._tail, restored[:, :, self._released - start :])
         self._done_to = self._pushed
         yield from self._release(final, held)
 

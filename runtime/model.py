@@ -201,6 +201,21 @@ class Model:
             self._gpus[backend] = open_gpu(backend)
         return TensorRtSession(self._plans[stage], self._gpus[backend])
 
+    @property
+    def backend(self) -> str:
+        """The one that all stages of a video run on; "" where they run on several."""
+        video = [s for s in self.manifest.stages if not s.endswith("_image")]
+        found = {self._backends.get(stage, "onnxruntime") for stage in video}
+        return found.pop() if len(found) == 1 else ""
+
+    @property
+    def gpu(self) -> "Gpu | None":
+        """Where all stages of a video run on one GPU by TensorRT or TensorRT-RTX: that one."""
+        if self.backend not in ("tensorrt", "tensorrt-rtx"):
+            return None
+        self.session("generator")
+        return self._gpus[self.backend]
+
     def _load_triton(self, stage: str) -> Session:
         from vr_trt.runtime import triton_session
 

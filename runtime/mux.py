@@ -21,7 +21,6 @@ from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.media import url_of
 from vr_trt.runtime.packet_file import StoredPacket, read_packets, read_times
 from vr_trt.runtime.publish import muxer_of, partial_path
-from vr_trt.runtime.video_codecs import CODECS
 
 # Tags for which MP4 and QuickTime have a place that every player reads. The muxer drops others
 # unless it is told to write all of them in a newer way that fewer players read.
@@ -51,7 +50,7 @@ def check_muxer(target: OutputSpec, source: VideoInfo) -> None:
 def add_video(output: OutputContainer, target: OutputSpec, source: VideoInfo) -> VideoStream:
     """The video stream, its encoder set as that of every segment."""
     rate = source.frame_rate.limit_denominator(100_000)
-    stream = output.add_stream(CODECS[target.codec].encoder, rate=rate)
+    stream = output.add_stream(target.coder.encoder, rate=rate)
     assert isinstance(stream, VideoStream)
     configure(stream.codec_context, target, source)
     stream.time_base = source.time_base

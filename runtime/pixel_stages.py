@@ -28,7 +28,7 @@ from vr_trt.runtime.onnxruntime_session import OrtOptions, OrtSession
 from vr_trt.runtime.session import Array, Tensor, call
 
 Correction = Literal["wavelet", "lab", "adain", "none"]
-Inputs = dict[str, Array | Tensor]
+Inputs = dict[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +38,16 @@ class Picture:
     width: int
     height: int
     pixel: PixelFormat
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelWay:
+    """What frames are on either side of the networks, and between."""
+
+    source: Picture
+    target: Picture
+    canvas: Canvas
+    correction: Correction
 
 
 class PixelStages:
@@ -53,10 +63,10 @@ class PixelStages:
     ) -> None:
         self._source = source
         self._target = target
-        self._to_model = _open(_graph("to_model", source.pixel), options)
-        self._to_video = _open(_graph(f"to_video_{correction}", target.pixel), options)
-        self._to_model_inputs = _to_model_inputs(source, canvas)
-        self._to_video_inputs = _to_video_inputs(target)
+        self._to_model = _open(pixel_graph("to_model", source.pixel), options)
+        self._to_video = _open(pixel_graph(f"to_video_{correction}", target.pixel), options)
+        self._to_model_inputs = to_model_inputs(source, canvas)
+        self._to_video_inputs = to_video_inputs(target)
 
     def to_model(self, frames: Sequence[Frame]) -> NDArray[np.float32]:
         """F frames of the source as x [1, 3, F, Hp, Wp] float32 in -1..1."""
@@ -66,7 +76,7 @@ class PixelStages:
     def to_video(self, x: Array, frames: Sequence[Frame]) -> Iterator[Frame]:
         """x [1, 3, F, Hp, Wp] as frames of the target, with the timestamps of the source's."""
         for i, frame in enumerate(frames):
-            inputs = dict(self._to_video_inputs)
+            inputs: dict[str, Array | Tensor] = dict(self._to_video_inputs)
             inputs["x"] = x[:, :, i : i + 1]
             if "reference" in self._to_video.inputs:
                 # Made a second time: the source's planes wait in a fraction of its memory.
@@ -78,8 +88,8 @@ class PixelStages:
 
     def _model_frame(self, frame: Frame) -> Tensor:
         """One frame as x [1, 3, 1, Hp, Wp]."""
-        self._check(frame)
-        inputs = dict(self._to_model_inputs)
+        check_size(frame, self._source)
+        inputs: dict[str, Array | Tensor] = dict(self._to_model_inputs)
         inputs |= {name: plane[None] for name, plane in zip("yuv", frame.planes, strict=True)}
         return call(self._to_model, inputs, "to_model")["x"]
 
@@ -88,12 +98,14 @@ class PixelStages:
         self._to_model.cancel()
         self._to_video.cancel()
 
-    def _check(self, frame: Frame) -> None:
-        if (frame.width, frame.height) != (self._source.width, self._source.height):
-            raise DamagedInputError(
-                f"the picture's size changes from {self._source.width}x{self._source.height} to "
-                f"{frame.width}x{frame.height} on the way: cut the input there"
-            )
+
+def check_size(frame: Frame, source: Picture) -> None:
+    """DamagedInputError for a frame of another size than the source's."""
+    if (frame.width, frame.height) != (source.width, source.height):
+        raise DamagedInputError(
+            f"the picture's size changes from {source.width}x{source.height} to "
+            f"{frame.width}x{frame.height} on the way: cut the input there"
+        )
 
 
 def dither_thresholds(height: int, width: int) -> NDArray[np.float32]:
@@ -108,9 +120,13 @@ def dither_thresholds(height: int, width: int) -> NDArray[np.float32]:
     return noise.clip(1 / 512, 511 / 512).astype(np.float32)
 
 
-def _graph(stage: str, pixel: PixelFormat) -> Path:
+def pixel_graph(stage: str, pixel: PixelFormat, wide: int = 16) -> Path:
+    """The graph of to_model or to_video_* for planes of that kind; sizes are open.
+
+    `wide`: how more than 8 bits come, 16 as uint16, 32 as float32 for backends that lack it.
+    """
     sampling = "sub" if pixel.subsampled else "full"
-    return EMBEDDED / "pixels" / f"{stage}_{sampling}_{8 if pixel.bits == 8 else 16}.onnx"
+    return EMBEDDED / "pixels" / f"{stage}_{sampling}_{8 if pixel.bits == 8 else wide}.onnx"
 
 
 def _open(path: Path, options: OrtOptions | None) -> OrtSession:
@@ -119,7 +135,8 @@ def _open(path: Path, options: OrtOptions | None) -> OrtSession:
     return onnxruntime_session.load(path, options)
 
 
-def _to_model_inputs(source: Picture, canvas: Canvas) -> Inputs:
+def to_model_inputs(source: Picture, canvas: Canvas) -> Inputs:
+    """What a source's planes mean and how they are resized: the same for every frame."""
     inputs: Inputs = {
         "to_rgb": to_rgb(source.pixel),
         "rows": resize_matrix(source.height, canvas.out_h, canvas.padded_h),
@@ -131,7 +148,8 @@ def _to_model_inputs(source: Picture, canvas: Canvas) -> Inputs:
     return _contiguous(inputs)
 
 
-def _to_video_inputs(target: Picture) -> Inputs:
+def to_video_inputs(target: Picture) -> Inputs:
+    """What a target's planes mean: the same for every frame."""
     inputs: Inputs = {
         "from_rgb": from_rgb(target.pixel),
         "dither": dither_thresholds(target.height, target.width),

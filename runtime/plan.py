@@ -8,9 +8,11 @@ from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
+from vr_trt.runtime.device_memory import Rings, on_one_gpu, planned_sizes
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
+from vr_trt.runtime.pixel_stages import Picture
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.scene_cuts import REACH
 from vr_trt.runtime.serving import Serving
@@ -28,9 +30,11 @@ class Plan:
     frames: int | None  # an estimate where the file does not tell
     latents: int | None
     windows: int | None
-    serving: Serving  # what runs, and on which canvas
+    serving: Serving  # what runs, and on which canvas; its card's memory includes the rings
+    rings: Rings | None  # between the streams of a run on one GPU
     peak_bytes: int | None  # None where the model has no law
     available_bytes: int | None
+    codecs: tuple[str, ...] = ()  # who decodes and encodes, a line each
 
     @property
     def fits(self) -> bool:
@@ -55,6 +59,9 @@ def make_plan(
         source.pixel, sizes.out_w, sizes.out_h, is_image_path(output), output.suffix.lower()
     )
     frames = estimated_frames(source)
+    rings = _rings(serving, profile, source, pixel) if frames != 1 else None
+    if rings and serving.card:
+        serving = replace(serving, card=serving.card.with_more(rings.device))
     latents = _latents(frames, profile)
     return Plan(
         source=source,
@@ -65,6 +72,7 @@ def make_plan(
         latents=latents,
         windows=_windows(latents, profile),
         serving=serving,
+        rings=rings,
         peak_bytes=None if law is None else peak_bytes(law, _load(source, profile, sizes, pixel)),
         available_bytes=available_bytes(),
     )
@@ -114,6 +122,18 @@ def _windows(latents: int | None, profile: Profile) -> int | None:
     if latents is None or latents == 1:
         return latents
     return 1 + -(-(latents - profile.window_latents) // (profile.window_latents - profile.overlap))
+
+
+def _rings(
+    serving: Serving, profile: Profile, source: VideoInfo, pixel: PixelFormat
+) -> Rings | None:
+    """What a run on one GPU holds between its stages."""
+    if not on_one_gpu(serving.selection):
+        return None
+    sizes = serving.canvas
+    came = Picture(width=source.width, height=source.height, pixel=source.pixel)
+    goes = Picture(width=sizes.out_w, height=sizes.out_h, pixel=pixel)
+    return planned_sizes(serving.selection, profile, came, goes).rings
 
 
 def _load(source: VideoInfo, profile: Profile, sizes: Canvas, pixel: PixelFormat) -> Load:

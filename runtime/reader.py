@@ -14,6 +14,7 @@ from vr_trt.runtime.clock import Clock, shown_as_decoded
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.gpu_codecs import nvdec_context
 from vr_trt.runtime.image_sequence import ImageDecoder
 from vr_trt.runtime.media import main_video, open_input
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
@@ -56,7 +57,8 @@ class Reader:
         else:
             self._container = open_input(path)
             stream = main_video(self._container, path)
-            self._frames = self._decoder = decoder = Decoder(self._container, stream, path)
+            context = nvdec_context(stream) if self.info.nvdec else None
+            self._frames = self._decoder = decoder = Decoder(self._container, stream, path, context)
             if self._container.format.name in _DECODING_TIMES_ONLY:
                 self._frames = shown_as_decoded(decoder, decoder)
             if start is not None:

@@ -1,19 +1,25 @@
 """How films are restored, whatever the film: the networks, the size, the seed, the colours."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vr_trt import __version__
-from vr_trt.errors import UsageError
+from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.colour import video_pixel
+from vr_trt.runtime.device_memory import on_one_gpu
+from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.film_run import Work
 from vr_trt.runtime.frames import VideoInfo
+from vr_trt.runtime.gpu_codecs import choose_encoder
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.input_identity import input_digest
+from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
-from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
+from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay
 from vr_trt.runtime.plan import Plan, estimated_frames, make_plan
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.serving import Networks, Serving, Wanted
@@ -21,6 +27,9 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.vae_stream import latents_per_step
 from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import OutputSpec
+
+if TYPE_CHECKING:
+    from vr_trt.runtime.device_stages import DeviceStages
 
 
 class Recipe:
@@ -34,6 +43,8 @@ class Recipe:
         self.color: Correction = color
         self.options = OrtOptions(threads=threads)
         self.networks = Networks(wanted, self.options)
+        self.notes: list[str] = []  # on how the last work was opened
+        self._loop: DeviceStages | None = None
 
     def use_threads(self, threads: int) -> None:
         """Another number from now on."""
@@ -56,17 +67,48 @@ class Recipe:
         target = Picture(width=spec.width, height=spec.height, pixel=spec.pixel)
         pixels = PixelStages(source, target, plan.canvas, self.color, self.options)
         model = self.networks.open(plan.serving)
+        self.finish()
+        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=self.color)
+        self._loop = loop = self._open_loop(plan, model, way)
 
         def cancel() -> None:
             self.networks.cancel()
             pixels.cancel()
+            if loop is not None:
+                loop.cancel()
+
+        def make_shot(entry: Entry) -> Shot:
+            on_host = HostStages(model, pixels, self.profile, self.seed)
+            stages = on_host if loop is None else loop.begin(on_host)
+            return Shot(stages, self.profile, entry)
 
         return Work(
-            make_shot=lambda entry: Shot(model, pixels, self.profile, self.seed, entry),
+            make_shot=make_shot,
             step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
             cancel=cancel,
             profile=self.profile,
         )
+
+    def finish(self) -> None:
+        """Give back what the last work took beside the networks."""
+        if self._loop is not None:
+            loop, self._loop = self._loop, None
+            loop.close()
+
+    def _open_loop(self, plan: Plan, model: Model, way: PixelWay) -> "DeviceStages | None":
+        """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
+        self.notes.clear()
+        if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
+            return None
+        from vr_trt.runtime.device_loop import device_stages
+
+        try:
+            return device_stages(model, way, self.profile, self.seed)
+        except ModelError as error:
+            self.notes.append(
+                f"the pixels' stages run on the CPU, which the GPU waits for: {error}"
+            )
+            return None
 
     def facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
         """What decides the result, by the names under which a journal refuses a change of it."""
@@ -87,6 +129,7 @@ class Recipe:
             "size": f"{spec.width}x{spec.height}",
             "pixel format": f"{spec.format_name if spec.pixel.layout == 'yuv' else 'rgb'}",
             "codec": spec.codec,
+            "encoder": spec.coder.encoder,
             "crf": spec.crf,
             "preset": spec.preset,
             "bitrate": spec.bitrate,
@@ -100,22 +143,41 @@ def default_output(info: VideoInfo) -> Path:
     return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
 
 
-def output_spec(plan: Plan, path: Path, encoding: Encoding, overwrite: bool) -> OutputSpec:
-    """What to write for a plan. UsageError where codec, container and quality do not fit."""
+def output_spec(
+    plan: Plan, path: Path, encoding: Encoding, overwrite: bool
+) -> tuple[OutputSpec, str]:
+    """What to write for a plan, and a line where another encoder does it than one would expect.
+
+    UsageError where codec, container and quality do not fit.
+    """
     sizes = plan.canvas
     if is_image_path(path):
-        return OutputSpec(
+        spec = OutputSpec(
             path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
         )
+        return spec, ""
     codec = encoding.codec_for(path)
-    return OutputSpec(
+    pixel = video_pixel(plan.pixel, codec, encoding.bits)
+    coder, line = choose_encoder(encoding.encoder, codec, pixel)
+    spec = OutputSpec(
         path=path,
         width=sizes.out_w,
         height=sizes.out_h,
-        pixel=video_pixel(plan.pixel, codec, encoding.bits),
+        pixel=pixel,
         codec=codec.name,
         crf=encoding.crf,
         preset=encoding.preset,
         bitrate=encoding.bitrate,
         overwrite=overwrite,
+        nvenc=coder.hardware,
     )
+    return spec, line
+
+
+def with_codecs(plan: Plan, path: Path, decoded: str) -> Plan:
+    """The plan, and who would decode and encode; `decoded`: why NVDEC does not, or nothing."""
+    lines = ["decoded by NVDEC" if plan.source.nvdec else decoded or "decoded on the CPU"]
+    if not is_image_path(path):
+        spec, line = output_spec(plan, path, Encoding(), overwrite=False)
+        lines.append(line or f"encoded by {spec.coder.encoder}")
+    return replace(plan, codecs=tuple(lines))

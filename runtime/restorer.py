@@ -1,7 +1,7 @@
 """Restoring files and frames: the public face of the runtime."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -20,13 +20,15 @@ from vr_trt.runtime.crew import (
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.gpu_codecs import choose_decoder
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.item_server import make_crew
 from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
 from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
-from vr_trt.runtime.recipe import Recipe, default_output, output_spec
+from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_codecs
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.serving import Wanted
@@ -112,7 +114,9 @@ class Restorer:
     def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
-        return self._recipe.plan(info, Path(output or default_output(info)))
+        nvdec, decoded = choose_decoder("auto", info)
+        target = Path(output or default_output(info))
+        return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
     def restore(
         self,
@@ -129,11 +133,11 @@ class Restorer:
         """
         options = options or RunOptions()
         encoding = encoding or Encoding()
-        source, target = self._source(input, output, options)
+        source, target, decoded = self._source(input, output, options)
         kept = kept_threads(target) if options.resume else 0
         threads = kept or self._threads
         self._recipe.use_threads(threads)
-        plan, spec = self._laid_out(source, target, encoding, options)
+        plan, spec, encoded = self._laid_out(source, target, encoding, options)
         check_memory(plan, self._recipe.networks.law)
         facts = self._recipe.facts(plan.serving, source, spec)
         run: FilmRun
@@ -147,7 +151,10 @@ class Restorer:
                 done = run.spread(crew, on_progress)
         else:
             run = FilmRun(source, spec, options, facts, plan.frames)
-            done = run.run(lambda: self._recipe.work(plan, spec), on_progress)
+            try:
+                done = run.run(lambda: self._recipe.work(plan, spec), on_progress)
+            finally:
+                self._recipe.finish()
         report = Report(
             input=Path(input),
             output=target,
@@ -159,7 +166,13 @@ class Restorer:
             timing=done.timing,
             stages=done.stages,
             settings=run.facts,
-            warnings=(*plan.serving.remarks, *done.warnings, *_threads_note(self._threads, kept)),
+            warnings=(
+                *plan.serving.remarks,
+                *filter(None, (decoded, encoded)),
+                *self._recipe.notes,
+                *done.warnings,
+                *_threads_note(self._threads, kept),
+            ),
             engines=plan.serving.line,
         )
         if options.report is not None:
@@ -176,8 +189,8 @@ class Restorer:
     ) -> dict[str, Any]:
         """What would decide the result of `restore`: while it is the same, so is the file."""
         options = options or RunOptions()
-        source, target = self._source(input, output, options)
-        plan, spec = self._laid_out(source, target, encoding or Encoding(), options)
+        source, target, _ = self._source(input, output, options)
+        plan, spec, _ = self._laid_out(source, target, encoding or Encoding(), options)
         facts = self._recipe.facts(plan.serving, source, spec)
         return FilmRun(source, spec, options, facts, plan.frames).facts
 
@@ -202,17 +215,19 @@ class Restorer:
 
     def _source(
         self, input: str | Path, output: str | Path | None, options: RunOptions
-    ) -> tuple[VideoInfo, Path]:
-        """What the input is, and where the output goes."""
+    ) -> tuple[VideoInfo, Path, str]:
+        """What the input is, where the output goes, and a line on who decodes, or nothing."""
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
-        return info, Path(output) if output is not None else default_output(info)
+        nvdec, line = choose_decoder(options.decoder, info)
+        target = Path(output) if output is not None else default_output(info)
+        return replace(info, nvdec=nvdec), target, line
 
     def _laid_out(
         self, source: VideoInfo, target: Path, encoding: Encoding, options: RunOptions
-    ) -> tuple[Plan, OutputSpec]:
+    ) -> tuple[Plan, OutputSpec, str]:
         plan = self._recipe.plan(source, target)
-        return plan, output_spec(plan, target, encoding, options.overwrite)
+        return plan, *output_spec(plan, target, encoding, options.overwrite)
 
     def _live_shot(self, picture: Pictures) -> Shot:
         height, width, _ = picture.shape
@@ -230,7 +245,8 @@ class Restorer:
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         pixels = PixelStages(source, target, sizes, self._recipe.color, self._recipe.options)
-        shot = Shot(networks.open(serving), pixels, self.profile, self._recipe.seed)
+        stages = HostStages(networks.open(serving), pixels, self.profile, self._recipe.seed)
+        shot = Shot(stages, self.profile)
         self._live = shot, (width, height)
         return shot
 

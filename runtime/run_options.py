@@ -21,6 +21,7 @@ class RunOptions:
     cuts: str = "auto"  # where shots begin: auto, none, or the name of a list
     rate: str = ""  # frames a second of a folder of images
     deinterlace: str | None = None  # frame, field, off; None refuses interlaced input
+    decoder: str = "auto"  # auto, nvdec, software: see runtime/gpu_codecs.py
     trace: Path | None = None  # where to write a trace of every stage's calls
     report: Path | None = None  # where to write what the run did, as JSON
     workers: int = 0  # processes that share the work; 0: one, or as many as the cluster has

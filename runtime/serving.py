@@ -24,6 +24,7 @@ from vr_trt.engines.selection import (
 from vr_trt.engines.triton_card import triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
+from vr_trt.runtime.device_memory import on_one_gpu
 from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
@@ -191,7 +192,12 @@ class Networks:
 def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | None:
     others = {s: e for s, e in selection.engines.items() if e.spec.backend != "triton"}
     streamed = any(e.spec.flags.get("weight_streaming") == "yes" for e in others.values())
-    settings = Settings(precision=selection.precision, cut=is_cut(others), streamed=streamed)
+    settings = Settings(
+        precision=selection.precision,
+        cut=is_cut(others),
+        streamed=streamed,
+        starts_stay=on_one_gpu(selection),
+    )
     if "triton" in selection.backends.values() and machine.sm:
         return triton_use(model, selection, settings, machine.sm, machine.memory)
     return card_use(model, selection.canvas, settings, machine.memory)

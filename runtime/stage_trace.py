@@ -34,21 +34,22 @@ class Trace:
         self.stages: dict[str, StageTime] = {}
         self._start = perf_counter()
         self._lock = threading.Lock()
-        self._threads: dict[int, int] = {}
+        self._rows: dict[int | str, int] = {}  # by thread, or by name
         self._first = True
+        self.written = path is not None
         self._file: TextIO | None = None
         if path is not None:
             self._file = path.open("w", encoding="utf-8")
             self._file.write("[\n")
 
-    def add(self, name: str, start: float, end: float) -> None:
-        """One call, from `start` to `end` of perf_counter."""
+    def add(self, name: str, start: float, end: float, row: str = "") -> None:
+        """One call, from `start` to `end` of perf_counter; in the thread's row, or one by name."""
         with self._lock:
             stage = self.stages.setdefault(name, StageTime())
             stage.calls += 1
             stage.seconds += end - start
         at, length = round((start - self._start) * 1e6), round((end - start) * 1e6)
-        self._write({"name": name, "ph": "X", "ts": at, "dur": length})
+        self._write({"name": name, "ph": "X", "ts": at, "dur": length}, row)
 
     def count(self, name: str, value: int) -> None:
         """The value of a counter from now on."""
@@ -63,15 +64,16 @@ class Trace:
                 self._file.close()
                 self._file = None
 
-    def _write(self, event: dict[str, Any]) -> None:
+    def _write(self, event: dict[str, Any], row: str = "") -> None:
         thread = threading.current_thread()
+        key = row or thread.ident or 0
         with self._lock:
             if self._file is None:
                 return
-            number = self._threads.get(thread.ident or 0)
+            number = self._rows.get(key)
             if number is None:
-                number = self._threads[thread.ident or 0] = len(self._threads) + 1
-                name = {"name": "thread_name", "ph": "M", "args": {"name": thread.name}}
+                number = self._rows[key] = len(self._rows) + 1
+                name = {"name": "thread_name", "ph": "M", "args": {"name": row or thread.name}}
                 self._line(self._file, name, number)
             self._line(self._file, event, number)
 
@@ -106,6 +108,11 @@ def stage_call(name: str) -> Iterator[None]:
     finally:
         if trace := _ACTIVE.get():
             trace.add(name, start, perf_counter())
+
+
+def active_trace() -> Trace | None:
+    """The trace of the run that the current thread works for."""
+    return _ACTIVE.get()
 
 
 def queue_length(name: str, frames: int) -> None:

@@ -17,7 +17,7 @@ from vr_trt.engines.tensorrt_network import first_error, open_log
 from vr_trt.engines.tensorrt_plan import create_context, load_engine
 from vr_trt.errors import InterruptedRun, ModelError
 from vr_trt.runtime.cuda import CudaDevice, Device
-from vr_trt.runtime.device_tensor import BF16, DeviceTensor
+from vr_trt.runtime.device_tensor import BF16, DeviceTensor, OnDevice
 from vr_trt.runtime.session import Array, Tensor
 
 if TYPE_CHECKING:
@@ -42,24 +42,36 @@ class Gpu:
     """What the sessions of a run share: library, stream, and the memory of activations.
 
     Stages take turns on one stream, so that one piece of memory, as large as the largest stage
-    asks for, serves all of them.
+    asks for, serves all of them. Those of another stream have a piece of their own.
     """
 
     library: Any  # the module `tensorrt` or `tensorrt_rtx`
     device: Device
     stream: int
-    activations: DeviceTensor | None = None
+    activations: dict[int, DeviceTensor] = field(default_factory=dict)  # by stream
     log: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.log = open_log(self.library)
 
-    def activation_memory(self, size: int) -> DeviceTensor:
+    def activation_memory(self, size: int, stream: int) -> DeviceTensor:
         """Memory of `size` bytes or more; MemoryBudgetError where the device has no room."""
-        if self.activations is None or self.activations.shape()[0] < size:
-            self.activations = None  # given back first: there may be no room for both
-            self.activations = DeviceTensor(self.device, self.stream, (size,), "uint8")
-        return self.activations
+        memory = self.activations.get(stream)
+        if memory is None or memory.shape()[0] < size:
+            if stream != self.stream:
+                self.device.synchronize(stream)
+            self.activations.pop(stream, None)
+            del memory  # given back first: there may be no room for both
+            memory = DeviceTensor(self.device, self.stream, (size,), "uint8")
+            self.activations[stream] = memory
+            if stream != self.stream:  # which does not wait for the one that took the memory
+                self.device.synchronize(self.stream)
+        return memory
+
+    def only_own_stream(self) -> None:
+        """Give the memory of other streams' activations back; nothing runs there any more."""
+        for stream in self.activations.keys() - {self.stream}:
+            del self.activations[stream]
 
 
 def open_gpu(backend: str, device: Device | None = None) -> Gpu:
@@ -78,6 +90,7 @@ class TensorRtSession:
     """One engine; a `vr_trt.runtime.session.Session`."""
 
     on_device = True
+    capturable = True
 
     def __init__(self, plan: Path, gpu: Gpu) -> None:
         """Reads `plan`. ModelError for one of another library or GPU, MemoryBudgetError."""
@@ -106,8 +119,17 @@ class TensorRtSession:
     def outputs(self) -> Sequence[str]:
         return tuple(self._outputs)
 
+    @property
+    def sizes(self) -> Mapping[str, tuple[int, ...]]:
+        return MappingProxyType(self._shapes)
+
+    @property
+    def kinds(self) -> Mapping[str, str]:
+        return MappingProxyType(self._kinds)
+
     def bind(self, name: str, value: Array | Tensor) -> None:
-        if name not in self._inputs:
+        """An output may be bound to memory of the device of its own kind."""
+        if name not in self._shapes or (name in self._outputs and not self._fits(name, value)):
             raise ModelError(f"{self._plan} has no input {name!r}: it is not the engine meant")
         given = tuple(value.shape if isinstance(value, np.ndarray) else value.shape())
         if given != self._shapes[name]:
@@ -118,20 +140,25 @@ class TensorRtSession:
         self._bound[name] = value
 
     def enqueue(self, stream: int | None = None) -> dict[str, Tensor]:
-        """Always on the run's own stream: its memory is in that stream's order."""
+        """On the run's own stream if not said: only memory of that one's order is taken.
+
+        On any stream no memory is, once a stage has been called there, if all that is bound lies
+        on the device.
+        """
         bound, self._bound = self._bound, {}
+        stream = self._gpu.stream if stream is None else stream
         if self._cancelled:
             raise InterruptedRun(f"{self._plan.parent.name} was stopped")
         if missing := sorted(set(self._inputs) - set(bound)):
             raise ModelError(f"{self._plan} was called without {', '.join(missing)}: bind them")
-        inputs = {name: self._on_device(name, value) for name, value in bound.items()}
-        outputs = {name: self._empty(name) for name in self._outputs}
+        inputs = {name: self._on_device(name, bound[name]) for name in self._inputs}
+        outputs = {name: self._output(name, bound) for name in self._outputs}
         needed = int(self._engine.device_memory_size_v2)
-        scratch = self._gpu.activation_memory(needed + _ALIGNMENT)
+        scratch = self._gpu.activation_memory(needed + _ALIGNMENT, stream)
         self._context.set_device_memory(_aligned(scratch.address), needed)
         for name, tensor in {**inputs, **outputs}.items():
             self._context.set_tensor_address(name, tensor.address)
-        if not self._context.execute_async_v3(self._gpu.stream):
+        if not self._context.execute_async_v3(stream):
             raise ModelError(
                 f"{self._plan.parent.name} failed: {first_error(self._gpu.log)}; build it again"
             )
@@ -140,12 +167,19 @@ class TensorRtSession:
     def cancel(self) -> None:
         self._cancelled = True
 
-    def _on_device(self, name: str, value: Array | Tensor) -> DeviceTensor:
-        if isinstance(value, DeviceTensor) and value.kind == self._kinds[name]:
+    def _fits(self, name: str, value: Array | Tensor) -> bool:
+        return isinstance(value, OnDevice) and value.kind == self._kinds[name]
+
+    def _on_device(self, name: str, value: Array | Tensor) -> OnDevice:
+        if isinstance(value, OnDevice) and value.kind == self._kinds[name]:
             return value
         tensor = self._empty(name)
         tensor.put(value if isinstance(value, np.ndarray) else value.numpy())
         return tensor
+
+    def _output(self, name: str, bound: Mapping[str, Array | Tensor]) -> OnDevice:
+        value = bound.get(name)
+        return value if isinstance(value, OnDevice) else self._empty(name)
 
     def _empty(self, name: str) -> DeviceTensor:
         gpu = self._gpu

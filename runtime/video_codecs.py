@@ -1,6 +1,6 @@
 """The video codecs of an output: which encoder, which formats, which options, which containers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vr_trt.errors import UsageError
@@ -14,7 +14,7 @@ _ALL_CHROMA = ((1, 1), (2, 2))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Codec:
-    """One codec by one software encoder."""
+    """One codec by one encoder."""
 
     name: str
     encoder: str  # FFmpeg's name
@@ -26,6 +26,18 @@ class Codec:
     preset_option: str = "preset"
     highest_crf: int = 0  # 0: the codec has no such scale
     crf: float = 0  # used where none is asked for
+    hardware: bool = False  # NVENC
+
+    def preset_for(self, name: str) -> str:
+        """The encoder's own preset for one that may be another encoder's of the same codec.
+
+        NVENC's p1 (fastest) … p7 stand for as many steps of the software encoder's scale.
+        """
+        if not self.hardware or name in self.presets:
+            return name
+        names = list(CODECS[self.name].presets)
+        names = names[::-1] if self.name == "av1" else names  # that one counts speed
+        return self.presets[round(names.index(name) * (len(self.presets) - 1) / (len(names) - 1))]
 
 
 CODECS = {
@@ -74,6 +86,20 @@ CODECS = {
     )
 }
 
+# NVENC's constant quality is another measure than crf: the numbers are near, no more.
+NVENC = {
+    name: replace(
+        CODECS[name],
+        encoder=f"{name}_nvenc",
+        chroma=((2, 2),),
+        presets=tuple(f"p{number}" for number in range(1, 8)),
+        preset="p5",
+        preset_option="preset",
+        hardware=True,
+    )
+    for name in ("h264", "hevc", "av1")
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
@@ -84,6 +110,7 @@ class Encoding:
     preset: str | None = None
     bitrate: int | None = None  # bits a second, in place of crf
     bits: int | None = None
+    encoder: str = "auto"  # auto, nvenc, software: see runtime/gpu_codecs.py
 
     def __post_init__(self) -> None:
         if self.codec is not None and self.codec not in CODECS:
@@ -118,7 +145,8 @@ def check_quality(codec: Codec, crf: float | None, preset: str | None, bitrate: 
         raise UsageError(f"{codec.name} takes no bitrate; {_remedy(codec)}")
     if bitrate is not None and (crf is not None or bitrate < 1000):
         raise UsageError("give either a crf or a bitrate of 1000 bits a second or more")
-    if preset is not None and preset not in codec.presets:
+    known = (*codec.presets, *(CODECS[codec.name].presets if codec.hardware else ()))
+    if preset is not None and preset not in known:
         choices = f"one of {', '.join(codec.presets)}" if codec.presets else "it has none"
         raise UsageError(f"preset {preset!r} of {codec.name} is unknown; {choices}")
 

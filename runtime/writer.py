@@ -49,7 +49,8 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
             plan = plan_streams(*piped, {}, muxer, target.copy_audio)
         elif source.audio_streams:
             plan = replace(plan, warnings=(_silent(target),))
-        notes = hdr_notes(source.hdr, target.pixel.transfer, target.codec, target.pixel.bits)
+        carrier = target.coder.encoder if target.nvenc else target.codec
+        notes = hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
     check_numbered(target.path, target.overwrite)

@@ -6,7 +6,7 @@ bindings. Work happens in the order of a `RecordedDevice`'s stream.
 
 from collections.abc import Mapping
 from enum import Enum, IntEnum
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class ExecutionContextAllocationStrategy(Enum):
 class DataType(Enum):
     FLOAT = np.dtype("float32")
     HALF = np.dtype("float16")
+    UINT8 = np.dtype("uint8")
 
 
 class Engine:
@@ -50,7 +51,7 @@ class Engine:
         graph = onnx.load_from_string(content).graph
         self.session = onnxruntime.InferenceSession(content)
         self.device, self.device_memory_size_v2 = device, scratch
-        self.inputs = {v.name: zeros(v, sizes_of(graph.name, sizes)) for v in graph.input}
+        self.inputs = {v.name: zeros(v, sizes) for v in graph.input}
         self.outputs = dict(
             zip(
                 [v.name for v in graph.output],
@@ -85,6 +86,7 @@ class Context:
         self._engine = engine
         self._addresses: dict[str, int] = {}
         self._scratch = (0, 0)
+        self._stream: int | None = None
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert memory % ALIGNMENT == 0
@@ -97,6 +99,8 @@ class Context:
     def execute_async_v3(self, stream_handle: int) -> bool:
         engine, device, addresses = self._engine, self._engine.device, dict(self._addresses)
         assert self._scratch[1] >= engine.device_memory_size_v2
+        assert self._stream in (None, stream_handle), "a context works on two streams"
+        self._stream = stream_handle
 
         def work() -> None:
             read = {
@@ -107,12 +111,22 @@ class Context:
             for name, result in zip(engine.outputs, results, strict=True):
                 device.write(addresses[name], np.ascontiguousarray(result).tobytes())
 
-        device.enqueue(stream_handle, "execute", work)
+        reads = [addresses[name] for name in engine.inputs]
+        writes = [self._scratch[0], *(addresses[name] for name in engine.outputs)]
+        device.enqueue(stream_handle, "execute", work, reads, writes)
         return True
 
 
-def library(device: RecordedDevice, sizes: Sizes, scratch: int = 1000) -> ModuleType:
-    """The module; the graphs' symbols have `sizes`, every engine asks for `scratch` bytes."""
+def library(
+    device: RecordedDevice,
+    sizes: Sizes,
+    scratch: int = 1000,
+    pixels: Mapping[str, Sizes] = MappingProxyType({}),
+) -> Any:
+    """The module; the graphs' symbols have `sizes`, every engine asks for `scratch` bytes.
+
+    `pixels`: the sizes of the pixel graphs, as `to_model` and `to_video`.
+    """
 
     class Runtime:
         def __init__(self, log: Any) -> None:
@@ -120,7 +134,9 @@ def library(device: RecordedDevice, sizes: Sizes, scratch: int = 1000) -> Module
 
         def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
             try:
-                return Engine(content, device, sizes, scratch)
+                graph = onnx.load_from_string(content).graph.name
+                own = pixels.get("_".join(graph.split("_")[:2]))
+                return Engine(content, device, own or sizes_of(graph, sizes), scratch)
             except DecodeError as error:
                 self._log.log(Severity.ERROR, f"no plan:\n{error}")
                 return None
@@ -133,7 +149,9 @@ def library(device: RecordedDevice, sizes: Sizes, scratch: int = 1000) -> Module
 
 def sizes_of(graph: str, sizes: Sizes) -> dict[str, int]:
     """Of the fake model's stages, whose graphs take any number of latents, and features for x."""
-    latents = {"generator": 6, "decode_start": 2, "decode_coarse_start": 2}.get(graph, 1)
+    window, step = sizes.get("window", 6), sizes.get("step", 1)
+    latents = {"generator": window, "decode_start": 2, "decode_coarse_start": 2}.get(graph, step)
+    latents = 1 if graph.endswith("_image") else latents
     features = {"H": sizes["H2"], "W": sizes["W2"]} if "_coarse_" in graph else {}
     return {**sizes, "T": latents, **features}
 

@@ -106,6 +106,8 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     bitrate: Annotated[int | None, typer.Option(help="Bits a second, in place of --crf.")] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 10.  [default: as the input]")] = None,
+    encoder: Annotated[str, typer.Option(help="auto, nvenc or software.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="auto, nvdec or software.")] = "auto",
     rate: Rate = "",
     deinterlace: Annotated[
         str | None,
@@ -144,7 +146,9 @@ def run(
 
     if json and output == Path("-"):
         raise UsageError("--json and the video cannot share standard output: write a file")
-    encoding = Encoding(codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits)
+    encoding = Encoding(
+        codec=codec, crf=crf, preset=preset, bitrate=bitrate, bits=bits, encoder=encoder
+    )
     options = RunOptions(
         overwrite=overwrite,
         resume=resume,
@@ -153,6 +157,7 @@ def run(
         cuts=cuts,
         rate=rate,
         deinterlace=deinterlace,
+        decoder=decoder,
         trace=trace,
         report=report,
         workers=workers,

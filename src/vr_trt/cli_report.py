@@ -112,6 +112,7 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "canvas": f"{plan.canvas.padded_w}x{plan.canvas.padded_h}",
         "profile": plan.profile.name,
         "engines": plan.serving.line,
+        "codecs": list(plan.codecs),
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
@@ -136,7 +137,11 @@ def _card(plan: "Plan") -> dict[str, int | None]:
     card = plan.serving.card
     if card is None:
         return {}
-    return {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+    values = {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+    if plan.rings:
+        values["rings_mib"] = _mib(plan.rings.device)
+        values["page_locked_mib"] = _mib(plan.rings.host)
+    return values
 
 
 def show_profiles(json: bool) -> None:

@@ -9,6 +9,7 @@ from vr_trt.bench.plain_networks import TorchWay
 from vr_trt.engines.profiles import Profile, find_profile
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.frames import Frame
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import EMBEDDED, Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.restorer import RGB
@@ -35,7 +36,7 @@ def way() -> TorchWay:
 def ours(clip: Frames) -> Frames:
     picture = Picture(width=WIDTH, height=HEIGHT, pixel=RGB)
     pixels = PixelStages(picture, picture, canvas(WIDTH, HEIGHT, HEIGHT), "wavelet")
-    shot = Shot(Model(EMBEDDED / "nano"), pixels, PROFILE, seed=0)
+    shot = Shot(HostStages(Model(EMBEDDED / "nano"), pixels, PROFILE, seed=0), PROFILE)
     restored: list[Frame] = []
     for at in range(len(clip)):
         y, u, v = (np.ascontiguousarray(clip[at, ..., c]) for c in range(3))

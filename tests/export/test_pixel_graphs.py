@@ -17,7 +17,7 @@ NAMES = [
     f"{stage}_{chroma}_{bits}"
     for stage in ("to_model", *(f"to_video_{fix}" for fix in COLOUR_FIXES))
     for chroma in ("sub", "full")
-    for bits in (8, 16)
+    for bits in (8, 16, 32)
 ]
 # Re-exporting all of them takes half a minute; these four cover each module and both depths.
 SAMPLE = ["to_model_sub_8", "to_model_full_16", "to_video_wavelet_sub_16", "to_video_adain_full_8"]
@@ -35,12 +35,13 @@ FULL = {
     "444": PixelShape(frames=4, source=(21, 37), output=(42, 74), padded=(48, 80), chroma=(1, 1)),
     "1x1": PixelShape(frames=1, source=(1, 1), output=(1, 1), padded=(16, 16), chroma=(1, 1)),
 }
+DEPTHS = {"8": np.uint8, "16": np.uint16, "32": np.float32}
 BT709_TO_RGB = np.array([[1, 0, 1.5748], [1, -0.1873, -0.4681], [1, 1.8556, 0]])
 CASES = [(name, label) for name in NAMES for label in (SUBSAMPLED if "_sub_" in name else FULL)]
 
 
 def inputs(name: str, shape: PixelShape) -> dict[str, np.ndarray]:
-    """Random pictures, true matrices: 8 bits, or 10 bits in uint16."""
+    """Random pictures, true matrices: 8 bits, or 10 bits in uint16 or float32."""
     random = np.random.default_rng(0)
     top = 255 if name.endswith("_8") else 1023
     (width, height), (out_w, out_h), (padded_w, padded_h) = shape.source, shape.output, shape.padded
@@ -53,10 +54,10 @@ def inputs(name: str, shape: PixelShape) -> dict[str, np.ndarray]:
         "chroma_cols": np.ascontiguousarray(made(luma_w, w, shape.chroma[0], "co-sited").T),
     }
     if to_model:
-        depth = np.uint8 if top == 255 else np.uint16
+        depth = DEPTHS[name.rpartition("_")[2]]
         offset = BT709_TO_RGB @ [[0.0], [-0.5], [-0.5]]
         feeds: dict[str, Any] = {
-            plane: random.integers(0, top + 1, (shape.frames, *size), depth)
+            plane: random.integers(0, top + 1, (shape.frames, *size)).astype(depth)
             for plane, size in (("y", (height, width)), ("u", (h, w)), ("v", (h, w)))
         } | {
             "to_rgb": np.concatenate((BT709_TO_RGB / top, offset), 1).astype(np.float32),
@@ -81,7 +82,7 @@ def module(name: str) -> torch.nn.Module:
     if name.startswith("to_model"):
         return ToModelSub() if sub else ToModel()
     fix: Any = name.split("_")[2]
-    depth = torch.uint8 if name.endswith("_8") else torch.uint16
+    depth = torch.from_numpy(np.zeros(1, DEPTHS[name.rpartition("_")[2]])).dtype
     return (ToVideoSub if sub else ToVideo)(fix, depth)
 
 
@@ -163,7 +164,7 @@ def test_all_shipped_graphs_are_what_the_code_exports(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_inputs_outputs_and_sizes_are_named_as_agreed(name: str) -> None:
     model = onnx.load(SHIPPED / f"{name}.onnx")
-    plane = onnx.TensorProto.UINT8 if name.endswith("_8") else onnx.TensorProto.UINT16
+    plane = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(DEPTHS[name.rpartition("_")[2]]))
     real = onnx.TensorProto.FLOAT
     canvas = (real, [1, 3, "F", "Hp", "Wp"])
     sub = "_sub_" in name

@@ -25,6 +25,7 @@ from vr_trt.runtime.film import (
     frame_digest,
 )
 from vr_trt.runtime.frames import Frame, Join
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import EMBEDDED, Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.shot import Shot
@@ -54,7 +55,7 @@ def maker(model: Model, side: int) -> Callable[[Entry], Shot]:
     pixels = PixelStages(picture, picture, sizes, "none")
 
     def make(entry: Entry) -> Shot:
-        return Shot(model, pixels, profile(side), 0, entry)
+        return Shot(HostStages(model, pixels, profile(side), 0), profile(side), entry)
 
     return make
 

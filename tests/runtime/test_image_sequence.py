@@ -4,6 +4,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import pytest
@@ -14,6 +15,9 @@ from vr_trt.cli import exit_code
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.image_sequence import image_files, numbered, parse_rate
 from vr_trt.runtime.reader import Reader, probe
+
+if TYPE_CHECKING:  # of the stubs alone
+    from av.container.core import Chapter
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +146,14 @@ def test_what_comes_with_piped_mkv_reaches_a_file(tmp_path: Path, model: str) ->
         copies = {s.index: after.add_stream_from_template(s) for s in before.streams}
         copies[1].metadata["language"] = "deu"
         after.add_attachment("letters.ttf", "application/x-truetype-font", b"no font" * 50)
-        chapter = {"id": 1, "start": 0, "end": 900, "time_base": Fraction(1, 1000)}
-        after.set_chapters([{**chapter, "metadata": {"title": "one"}}])
+        chapter: Chapter = {
+            "id": 1,
+            "start": 0,
+            "end": 900,
+            "time_base": Fraction(1, 1000),
+            "metadata": {"title": "one"},
+        }
+        after.set_chapters([chapter])
         for packet in before.demux():
             if packet.size:
                 packet.stream = copies[packet.stream_index]
@@ -172,16 +182,16 @@ def test_what_does_not_come_through_a_pipe_is_said(tmp_path: Path, model: str) -
     assert done.returncode == 0 and b"goes into files only: it is left out" in done.stderr
     stream = tmp_path / "in.ts"
     with av.open(str(source)) as before, av.open(str(stream), "w") as after:
-        copies = {
-            s.index: after.add_stream(
-                "mpeg2video" if s.type == "video" else "mp2",
-                rate=25 if s.type == "video" else 48000,
-            )
-            for s in before.streams
-        }
-        copies[0].width, copies[0].height, copies[0].pix_fmt = 64, 48, "yuv420p"
+        picture, sound = (
+            after.add_stream("mpeg2video", rate=25),
+            after.add_stream("mp2", rate=48000),
+        )
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         for frame in before.decode():
-            after.mux(copies[0 if isinstance(frame, av.VideoFrame) else 1].encode(frame))
+            if isinstance(frame, av.VideoFrame):
+                after.mux(picture.encode(frame))
+            elif isinstance(frame, av.AudioFrame):
+                after.mux(sound.encode(frame))
     done = piped(["-", "-o", str(tmp_path / "out.mkv"), *options], stream.read_bytes())
     assert done.returncode == 0 and b"copied from mkv only: it is left out" in done.stderr
 

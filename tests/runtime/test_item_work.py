@@ -82,7 +82,7 @@ def worker(info: VideoInfo, folder: Path) -> ItemWorker:
     recipe = Recipe(Wanted(model="nano", profile=profile()), 0, "none", threads=1)
     path = folder / "out.mp4"
     plan = recipe.plan(info, path)
-    spec = output_spec(plan, path, Encoding(), overwrite=False)
+    spec, _ = output_spec(plan, path, Encoding(), overwrite=False)
     opened = Opened(make_work=lambda: recipe.work(plan, spec), engines=plan.serving.line)
     return ItemWorker(opened, info, spec, folder)
 

@@ -10,6 +10,7 @@ from tests.pictures import RGB8, flat_frame
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import DamagedInputError
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.shot import Shot, padded_length
@@ -30,7 +31,8 @@ def make_shot(folder: Path, k: int = 1, seed: int = 0, cut: bool = False) -> Sho
     source = Picture(width=20, height=12, pixel=RGB8)
     sizes = canvas(20, 12, 16)
     target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB8)
-    return Shot(model, PixelStages(source, target, sizes, "none"), PROFILE, seed)
+    pixels = PixelStages(source, target, sizes, "none")
+    return Shot(HostStages(model, pixels, PROFILE, seed), PROFILE)
 
 
 @pytest.mark.parametrize("k", [1, 2])

@@ -1,0 +1,75 @@
+"""Our kernels between the stages, compiled ahead of time: what a copy cannot do.
+
+PTX that ships in the package (`vr_trt.kernels.between`), loaded by the driver: neither Triton nor
+PyTorch is needed. Never executed by us: no GPU was at hand; the kernels themselves run in Triton's
+interpreter, and their PTX is assembled for every chip, in tests.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from vr_trt.errors import ModelError
+from vr_trt.runtime.region import Region
+
+FOLDER = Path(__file__).parent.with_name("kernels") / "ptx"
+BLOCK = 1024  # items of a program, as compiled
+_WARPS = 4
+_SHORT = {"float32": "fp32", "float16": "fp16", "bf16": "bf16", "uint16": "u16"}
+_POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+
+
+class Kernels:
+    """Launches by the driver's API; a kernel is loaded when it is first asked for."""
+
+    def __init__(self, driver: Any) -> None:
+        """`driver`: the module cuda.bindings.driver."""
+        self._driver = driver
+        self._loaded: dict[str, Any] = {}
+
+    def convert(self, to: Region, source: Region, stream: int) -> None:
+        """As many items in another kind; ModelError for kinds that have no kernel."""
+        name = f"convert_{_SHORT.get(source.kind, source.kind)}_{_SHORT.get(to.kind, to.kind)}"
+        values = (to.address, to.pitch, source.address, source.pitch, source.columns)
+        kinds = (_POINTER, _INTEGER, _POINTER, _INTEGER, _INTEGER)
+        self._launch(name, (source.columns, source.rows), (values, kinds), stream)
+
+    def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
+        """(1 - share) older + share newer of contiguous float32."""
+        values = (to.address, older.address, newer.address, share, to.columns)
+        kinds = (_POINTER, _POINTER, _POINTER, _REAL, _INTEGER)
+        self._launch("blend", (to.columns, 1), (values, kinds), stream)
+
+    def load(self, name: str) -> None:
+        """Load a kernel now rather than when it is first launched."""
+        self._function(name)
+
+    def _launch(
+        self, name: str, size: tuple[int, int], arguments: tuple[Any, Any], stream: int
+    ) -> None:
+        grid = -(-size[0] // BLOCK), size[1], 1
+        block = 32 * _WARPS, 1, 1
+        function = self._function(name)
+        self._done(
+            self._driver.cuLaunchKernel(function, *grid, *block, 0, stream, arguments, 0), name
+        )
+
+    def _function(self, name: str) -> Any:
+        if name not in self._loaded:
+            path = FOLDER / f"{name}.ptx"
+            try:
+                source = path.read_bytes()
+            except OSError:
+                raise ModelError(
+                    f"there is no kernel {name}: choose another precision, or report this"
+                ) from None
+            module = self._done(self._driver.cuModuleLoadData(source + b"\0"), name)
+            entry = name.partition("_")[0].encode() + b"_kernel"
+            self._loaded[name] = self._done(self._driver.cuModuleGetFunction(module, entry), name)
+        return self._loaded[name]
+
+    def _done(self, answer: tuple[Any, ...], name: str) -> Any:
+        error, *results = answer
+        if error != self._driver.CUresult.CUDA_SUCCESS:
+            raise ModelError(f"the kernel {name} failed: {error}; update the driver")
+        return results[0] if results else None

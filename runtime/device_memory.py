@@ -1,0 +1,181 @@
+"""What a run takes on a device beside its networks: rings between the streams, fixed places.
+
+The same numbers size the rings (runtime/device_pixels.py, runtime/device_stages.py) and tell the
+memory before the start, so they cannot differ.
+"""
+
+from dataclasses import dataclass
+
+from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
+from vr_trt.engines.selection import Selection
+from vr_trt.runtime.device_tensor import tensor_bytes
+from vr_trt.runtime.pixel_stages import Picture
+from vr_trt.runtime.plane_layout import PlaneLayout
+from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
+
+LATENT, LATENT_CHANNELS = 8, 16  # pixels of a latent, of the published VAE
+_LOOPED = ("tensorrt", "tensorrt-rtx")  # backends whose stages a loop can drive
+_KINDS = {"fp32": "float32", "fp16": "float16", "bf16": "bf16", "fp8": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Bytes that a run takes beside its networks."""
+
+    device: int
+    host: int  # page-locked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopSizes:
+    """Sizes of one run's rings; counts are of slots."""
+
+    source: Picture
+    target: Picture
+    canvas: tuple[int, int]  # width and height, padded
+    window: int  # latents
+    overlap: int
+    step: int  # latents
+    encode_cut: bool  # by resolution: x passes frame by frame
+    decode_cut: bool
+    latent: tuple[int, ...]  # [1, C, 1, h, w]
+    encode_kind: str  # of x, on either side of the networks
+    decode_kind: str
+    noise_kind: str
+
+    @property
+    def source_layout(self) -> PlaneLayout:
+        return PlaneLayout.of(self.source.pixel, self.source.width, self.source.height)
+
+    @property
+    def target_layout(self) -> PlaneLayout:
+        return PlaneLayout.of(self.target.pixel, self.target.width, self.target.height)
+
+    @property
+    def chunk_frames(self) -> int:
+        """Of the largest VAE call."""
+        return max(START_FRAMES, FRAMES_PER_LATENT * self.step)
+
+    @property
+    def chunk_latents(self) -> int:
+        return max(START_LATENTS, self.step)
+
+    @property
+    def encode_x(self) -> tuple[int, ...]:
+        """Of a slot of x [1, 3, F, Hp, Wp] on its way to the encoder."""
+        return self._x(self.encode_cut)
+
+    @property
+    def decode_x(self) -> tuple[int, ...]:
+        """Of one on its way from the decoder."""
+        return self._x(self.decode_cut)
+
+    def _x(self, cut: bool) -> tuple[int, ...]:
+        width, height = self.canvas
+        return 1, 3, 1 if cut else self.chunk_frames, height, width
+
+    @property
+    def sources(self) -> int:
+        """Frames wait for a window and a chunk, and the next chunk comes while one is decoded."""
+        window_frames = 1 + FRAMES_PER_LATENT * (self.window - 1)
+        return window_frames + 3 * self.chunk_frames
+
+    @property
+    def incoming(self) -> int:
+        return 3
+
+    @property
+    def outgoing(self) -> int:
+        """The host waits for a chunk only when the next one is under way."""
+        return 2 * self.chunk_frames
+
+    @property
+    def chunks(self) -> int:
+        """Of x, on either side: one is filled while the other is read."""
+        return 2
+
+    @property
+    def outputs(self) -> int:
+        return 3
+
+    @property
+    def windows(self) -> int:
+        """Of noise, each way."""
+        return 2
+
+    @property
+    def latents(self) -> int:
+        """Read for the window; restored; blended, now and before; and chunks at either end."""
+        return 2 * self.window + 2 * self.overlap + 3 * self.chunk_latents
+
+    @property
+    def rings(self) -> Rings:
+        """All of it."""
+        device = sum(self.device_rings().values()) + sum(self.device_places().values())
+        return Rings(device, sum(self.host_rings().values()))
+
+    def device_rings(self) -> dict[str, int]:
+        """Bytes on the device, by what they are for."""
+        noise = (*self.latent[:2], self.window, *self.latent[3:])
+        planes, output = self.source_layout.bytes, self.target_layout.bytes
+        x = tensor_bytes(self.encode_x, self.encode_kind)
+        restored = tensor_bytes(self.decode_x, self.decode_kind)
+        return {
+            "source frames": self.sources * planes,
+            "x": self.chunks * (x + restored),
+            "output frames": self.outputs * output,
+            "noise": self.windows * tensor_bytes(noise, self.noise_kind),
+            "latents": self.latents * tensor_bytes(self.latent, "float32"),
+        }
+
+    def device_places(self) -> dict[str, int]:
+        """Bytes of the fixed places of the pixels' stages; those of the networks are in their law."""
+        width, height = self.canvas
+        picture = tensor_bytes((1, 3, 1, height, width), "float32")
+        # Planes of more than 8 bits are float32 there: twice their size.
+        planes, output = (
+            layout.bytes * (1 if layout.kind == "uint8" else 2)
+            for layout in (self.source_layout, self.target_layout)
+        )
+        return {"to_model": 2 * (planes + picture), "to_video": output + 2 * picture}
+
+    def host_rings(self) -> dict[str, int]:
+        """Bytes of page-locked memory on the host."""
+        noise = (*self.latent[:2], self.window, *self.latent[3:])
+        return {
+            "source frames": self.incoming * self.source_layout.bytes,
+            "output frames": self.outgoing * self.target_layout.bytes,
+            "noise": self.windows * tensor_bytes(noise, self.noise_kind),
+        }
+
+
+def on_one_gpu(selection: Selection) -> bool:
+    """Whether all networks run on the GPU by one backend that the loop on a device can drive."""
+    backends = set(selection.backends.values())
+    return len(backends) == 1 and backends <= {*_LOOPED}
+
+
+def planned_sizes(
+    selection: Selection, profile: Profile, source: Picture, target: Picture
+) -> LoopSizes:
+    """What a run will take, by its engines' description; they need not be there yet."""
+    canvas, kind = selection.canvas, _KINDS[selection.precision]
+    return LoopSizes(
+        source=source,
+        target=target,
+        canvas=(canvas.width, canvas.height),
+        window=canvas.latents,
+        overlap=profile.overlap,
+        step=canvas.step,
+        encode_cut=_is_cut(selection, "encode", profile),
+        decode_cut=_is_cut(selection, "decode", profile),
+        latent=(1, LATENT_CHANNELS, 1, canvas.height // LATENT, canvas.width // LATENT),
+        encode_kind=kind,
+        decode_kind=kind,
+        noise_kind=kind,
+    )
+
+
+def _is_cut(selection: Selection, verb: str, profile: Profile) -> bool:
+    """Whether a coder is; engines that are still to be built are as the profile says."""
+    return f"{verb}_fine_step" in selection.engines if selection.engines else profile.cut

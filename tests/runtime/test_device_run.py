@@ -1,0 +1,142 @@
+"""Whole runs with every stage on a recorded device: files, traces, plans, and where it cannot be."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests import tensorrt_stand_in
+from tests.fake_model import make_fake_model
+from tests.media import make_video, read_frames
+from tests.recorded_device import RecordedDevice
+from tests.runtime.test_serving import EXACT, add_engines
+
+from vr_trt import Restorer
+from vr_trt.engines import card_budget
+from vr_trt.engines.selection import Machine
+from vr_trt.errors import MemoryBudgetError, ModelError
+from vr_trt.runtime import device_loop, serving, tensorrt_session
+from vr_trt.runtime.restorer import Report
+from vr_trt.runtime.run_options import RunOptions
+
+FILM = (64, 48)  # at 360p 480x360, padded to 480x368
+NETWORKS = {"H": 368, "W": 480, "H2": 184, "W2": 240, "h": 46, "w": 60}
+_OUT = {"F": 1, "Wo": 480, "Ho": 360, "Wp": 480, "Hp": 368}
+PIXELS = {
+    "to_model": {**_OUT, "W": 64, "H": 48, "w": 32, "h": 24},
+    "to_video": {**_OUT, "w": 240, "h": 180},
+}
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordedDevice:
+    """An invented card with engines of the fake model, under the name of the 3B."""
+    device = RecordedDevice()
+    monkeypatch.setenv("VR_TRT_CACHE", str(tmp_path / "cache"))
+    folder = make_fake_model(tmp_path / "model")
+    add_engines(folder, EXACT, backend="tensorrt-rtx", targets=(89,), precision="fp32")
+    stand_in = tensorrt_stand_in.library(device, NETWORKS, pixels=PIXELS)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", stand_in)
+    monkeypatch.setattr(tensorrt_session, "CudaDevice", lambda: device)
+    here = frozenset({"onnxruntime", "tensorrt-rtx"})
+    card = Machine(sm=89, memory=32 << 30, installed=here, runs=serving.SESSIONS)
+    monkeypatch.setattr(serving, "this_machine", lambda: card)
+    monkeypatch.setattr(device_loop, "present_gpu", lambda: SimpleNamespace(sm=89))
+    monkeypatch.setattr(device_loop, "pixel_spec", lambda graph, *_: graph)
+    monkeypatch.setattr(
+        device_loop, "pixel_engine", lambda graph, spec: SimpleNamespace(plan=graph)
+    )
+    return device
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    return make_video(tmp_path / "in.mkv", frames=30, size=FILM)
+
+
+def on_device(film: Path, options: RunOptions | None = None) -> tuple[Report, NDArray[np.uint8]]:
+    return _run("seedvr2-3b", film, film.with_name("gpu.mkv"), "auto", options)
+
+
+def on_host(film: Path) -> tuple[Report, NDArray[np.uint8]]:
+    model = film.with_name("model")
+    return _run(str(model), film, film.with_name("cpu.mkv"), "onnxruntime", None)
+
+
+def _run(
+    model: str, film: Path, out: Path, backend: str, options: RunOptions | None
+) -> tuple[Report, NDArray[np.uint8]]:
+    with Restorer(model=model, profile="360p", backend=backend) as restorer:
+        report = restorer.restore(film, out, options=options)
+    return report, np.stack([frame.to_ndarray() for frame in read_frames(out)])
+
+
+def test_a_file_is_that_of_the_cpu(device: RecordedDevice, film: Path) -> None:
+    report, ours = on_device(film)
+    assert not [line for line in report.warnings if "run on the CPU" in line]
+    assert device.asked.count("launch") > 100  # to_model, to_video and the networks, as graphs
+    _, theirs = on_host(film)
+    assert len(theirs) == 30 and np.array_equal(theirs, ours)
+
+
+def test_a_trace_has_a_row_for_every_stream(device: RecordedDevice, film: Path) -> None:
+    trace = film.with_name("trace.json")
+    report, _ = on_device(film, RunOptions(trace=trace))
+    events = json.loads(trace.read_text())
+    rows = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    found: dict[str, set[str]] = {}
+    for event in events:
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+            found.setdefault(rows[event["tid"]], set()).add(event["name"])
+    spans = {row: names for row, names in found.items() if row.startswith("device: ")}
+    assert spans == {
+        "device: upload": {"upload", "upload noise"},
+        "device: pre": {"to_model"},
+        "device: main": {"encode_start", "encode_step", "generator", "blend"}
+        | {"decode_start", "decode_step"},
+        "device: post": {"to_model", "to_video"},
+        "device: download": {"download"},
+    }
+    assert report.stages["to_video"].calls == 30
+    assert report.stages["decode_step"].seconds > 0
+
+
+def test_pixels_without_an_engine_are_the_cpu_s(
+    device: RecordedDevice, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(graph: Path, spec: object) -> None:
+        raise ModelError("no kernel for it")
+
+    monkeypatch.setattr(device_loop, "pixel_engine", refuse)
+    report, ours = on_device(film)
+    line = "the pixels' stages run on the CPU, which the GPU waits for: no kernel for it"
+    assert [text for text in report.warnings if "run on the CPU" in text] == [line]
+    assert np.array_equal(on_host(film)[1], ours)
+    assert len(device.streams) == 1  # of the networks: the rest was given back
+
+
+def test_everything_is_given_back_after_each_run(device: RecordedDevice, film: Path) -> None:
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer:
+        left = []
+        for _ in range(2):
+            restorer.restore(film, film.with_name("gpu.mkv"), options=RunOptions(overwrite=True))
+            left.append(device.leaks())
+    assert left == [["1 x memory", "1 x stream"]] * 2
+
+
+def test_a_plan_counts_the_rings(
+    device: RecordedDevice, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer:
+        plan = restorer.plan(film)
+    assert plan.rings is not None and plan.serving.card is not None
+    bare = plan.serving.card.needed - plan.rings.device
+    monkeypatch.setattr(card_budget, "CONTEXT_BYTES", card_budget.CONTEXT_BYTES + (40 << 30))
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer:
+        assert restorer.plan(film).serving.card.needed == bare + plan.rings.device + (40 << 30)  # type: ignore[union-attr]
+        with pytest.raises(MemoryBudgetError, match="on the card"):
+            restorer.restore(film)
