@@ -67,7 +67,7 @@ def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> C
 
     def open_pool(folder: Path) -> Pool:
         opener = OpenItemWorker(
-            wanted=recipe.wanted,
+            wanted=replace(recipe.wanted, model=full_model_name(recipe.wanted.model)),
             seed=recipe.seed,
             color=recipe.color,
             threads=muster.threads,
@@ -81,6 +81,11 @@ def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> C
     engines = frozenset(serving.line for serving in servings)
     alike = len(engines) == 1 and len({card.name for card in cards}) <= 1
     return Crew(open_pool=open_pool, profile=recipe.profile, engines=engines, alike=alike)
+
+
+def full_model_name(model: str) -> str:
+    """A model's name, or its folder whatever folder a worker is in."""
+    return str(Path(model).resolve()) if (Path(model) / "manifest.json").is_file() else model
 
 
 def _by_full_names(info: VideoInfo) -> VideoInfo:
