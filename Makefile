@@ -8,7 +8,7 @@ MODEL     ?= nano
 PROFILE   ?= 360p
 DEMO      ?= demo
 
-.PHONY: help run test test-all check fmt engines bench clean
+.PHONY: help run test test-all fuzz check fmt engines bench clean
 .DEFAULT_GOAL := help
 
 help:     ## list the targets
@@ -39,6 +39,9 @@ test: $(VENV)/.dev  ## tests, without the slow ones
 
 test-all: $(VENV)/.dev  ## every test that this machine can run
 	$(BIN)/python -m pytest -q -m 'not gpu'
+
+fuzz: $(VENV)/.dev  ## thousands of mutated files through the reader and the command line, SEED=
+	$(BIN)/python -m tests.fuzz.campaign --seed $(or $(SEED),0) --keep out/fuzz
 
 check: $(VENV)/.dev ## format, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

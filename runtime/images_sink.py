@@ -40,8 +40,8 @@ class ImagesSink:
         """UsageError where images of a stopped run are not there any more."""
         self._target = target
         self._journal = journal
-        for number in range(len(journal.segments)):
-            _check_images(journal.segment_path(number), target.path.parent)
+        for segment in journal.segments:
+            _check_images(journal.segment_path(segment.first), target.path.parent)
         self._join = Join(journal.frames, 0)
         self._images: list[_Image] = []  # of the segment that grows
         self._tail: deque[str] = deque(maxlen=CHECKED_FRAMES)
@@ -81,7 +81,7 @@ class ImagesSink:
             sync(image.path)
         sync(self._target.path.parent)
         listed = json.dumps({image.path.name: image.bytes for image in self._images})
-        path = self._journal.segment_path(len(self._journal.segments))
+        path = self._journal.segment_path(self._join.frame)
         path.write_text(listed, encoding="utf-8")
         sync(path)
         images, self._images = self._images, []
