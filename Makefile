@@ -55,7 +55,7 @@ engines: $(VENV)/.dev ## build a profile's engines; nano's, for two kinds of car
 	  $(if $(BACKEND),--backend $(BACKEND)) $(if $(SM),--sm $(SM))
 
 # The plain networks of --against need PyTorch, the plot needs matplotlib.
-bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch: six minutes on two cores
+bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch; takes minutes
 	mkdir -p out/bench
 	$(BIN)/vr-trt bench latency --model $(MODEL) --profile $(PROFILE) --frames 21 --against torch --seconds 300 \
 	  --json out/bench/latency.json --plot out/bench/latency.png
