@@ -53,7 +53,7 @@ def test_on_another_machine_the_input_is_fetched_and_segments_are_sent(
 ) -> None:
     source = make_video(tmp_path / "in.mp4", frames=9, size=(64, 48))
     info, cooking = probe(source), recipe(model)
-    spec = output_spec(
+    spec, _ = output_spec(
         cooking.plan(info, tmp_path / "o.mp4"), tmp_path / "o.mp4", Encoding(), False
     )
     opener = OpenItemWorker(
@@ -115,7 +115,7 @@ def test_cards_of_different_kinds_do_not_share_a_shot(
     monkeypatch.setattr(item_server, "find_cards", lambda numbers: [gpu(names[n]) for n in numbers])
     cooking = recipe(model)
     plan = cooking.plan(probe(source), tmp_path / "out.mp4")
-    spec = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
+    spec, _ = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
     made = make_crew(cooking, plan, spec, Muster(size=2, threads=1, gpus=(0, 1)))
     assert made.alike is alike
     with pytest.raises(UsageError, match="a worker would run on magic; here it is"):
@@ -143,7 +143,7 @@ def test_every_card_is_checked_before_work(
     monkeypatch.setattr(Networks, "find", found)
     cooking = recipe(model)
     plan = cooking.plan(probe(source), tmp_path / "out.mp4")
-    spec = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
+    spec, _ = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
     with pytest.raises(MemoryBudgetError, match="on the card"):
         make_crew(cooking, plan, spec, Muster(size=2, threads=1, gpus=(0, 1)))
 
