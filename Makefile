@@ -8,7 +8,7 @@ MODEL     ?= nano
 PROFILE   ?= 360p
 DEMO      ?= demo
 
-.PHONY: help run test test-all check fmt engines bench clean
+.PHONY: help run test test-all fuzz check fmt engines bench clean
 .DEFAULT_GOAL := help
 
 help:     ## list the targets
@@ -40,6 +40,9 @@ test: $(VENV)/.dev  ## tests, without the slow ones
 test-all: $(VENV)/.dev  ## every test that this machine can run
 	$(BIN)/python -m pytest -q -m 'not gpu'
 
+fuzz: $(VENV)/.dev  ## thousands of mutated files through the reader and the command line, SEED=
+	$(BIN)/python -m tests.fuzz.campaign --seed $(or $(SEED),0) --keep out/fuzz
+
 check: $(VENV)/.dev ## format, lint, types
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
@@ -52,7 +55,7 @@ engines: $(VENV)/.dev ## build a profile's engines; nano's, for two kinds of car
 	  $(if $(BACKEND),--backend $(BACKEND)) $(if $(SM),--sm $(SM))
 
 # The plain networks of --against need PyTorch, the plot needs matplotlib.
-bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch: six minutes on two cores
+bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch; takes minutes
 	mkdir -p out/bench
 	$(BIN)/vr-trt bench latency --model $(MODEL) --profile $(PROFILE) --frames 21 --against torch --seconds 300 \
 	  --json out/bench/latency.json --plot out/bench/latency.png

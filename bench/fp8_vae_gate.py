@@ -5,7 +5,9 @@
 Latents of the clip (the demo clip is made if none is given) are restored by nano's generator with two
 seeds. The decoder is calibrated on the first window and judged on the others: its frames in E4M3
 against fp32, and, as a yardstick, those of the other seed. The arithmetic of the kernels is
-emulated in PyTorch; nothing here runs on a GPU. JSON is the last line.
+emulated in PyTorch; nothing here runs on a GPU. JSON is the last line; kept with --out, it lets the
+triton backend build the decoder so (`vr-trt engines build --backend triton --option
+fp8_decoder=FILE`).
 """
 
 import argparse
@@ -57,7 +59,14 @@ def judge(windows: list[ClipWindow], model: Model) -> dict[str, Any]:
         rows.append({"clip": window.clip, "first_latent": window.first, "psnr": psnr})
     passed = all(row["psnr"]["fp8"] > row["psnr"]["other_seed"] for row in rows)
     layers = len(fp8_layers(wide, cell=1))
-    return {"model": "nano", "passed": passed, "quantised_layers": layers, "windows": rows}
+    return {
+        "model": "nano",
+        "weights": files.sha256()[files.vae_file.name],
+        "passed": passed,
+        "quantised_layers": layers,
+        "amax": amax,
+        "windows": rows,
+    }
 
 
 @torch.no_grad()

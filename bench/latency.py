@@ -22,7 +22,7 @@ from vr_trt.bench.latency_process import Measured, ask, measure
 from vr_trt.bench.latency_summary import summarise
 from vr_trt.bench.latency_worker import COMPILED, OURS, TORCH, Job
 from vr_trt.bench.machine import describe
-from vr_trt.bench.spread import LEAST_RUNS, MOST_TIMES, settled
+from vr_trt.bench.run_statistics import LEAST_RUNS, MOST_TIMES, settled
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import ModelError, UsageError
 

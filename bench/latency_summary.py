@@ -7,7 +7,7 @@ from typing import Any
 
 from vr_trt.bench.ceilings import Ceilings, StageWork
 from vr_trt.bench.latency_process import Measured
-from vr_trt.bench.spread import percentiles, settled, spread
+from vr_trt.bench.run_statistics import percentiles, settled, spread
 
 Row = dict[str, Any]
 

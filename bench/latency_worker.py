@@ -95,7 +95,7 @@ def _adapter(job: Job) -> Run:
     def run(target: Path, trace: Path) -> Once:
         with tracing(trace):
             frames = restore_with(adapter, Path(job.clip), target, side)
-        return Once(frames=frames, engines=job.way)
+        return Once(frames=frames, engines=Path(job.way).name)
 
     return run
 

@@ -47,6 +47,15 @@ SPACES: dict[str, Mapping[str, Sequence[int]]] = {
         "num_warps": (4, 8),
         "num_stages": (1, 2, 3, 4),
     },
+    "fp8_linear": {
+        "BLOCK_M": (64, 128, 256),
+        "BLOCK_N": (128, 256),
+        "BLOCK_K": (64, 128),
+        "GROUP": (4, 8, 16),
+        "SUM_K": (128, 65536),
+        "num_warps": (4, 8),
+        "num_stages": (3, 4, 5),
+    },
     "frame_attention": {
         "BLOCK_M": (64, 128),
         "BLOCK_N": (32, 64, 128),

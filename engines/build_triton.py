@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
 from vr_trt.engines.chips import check_chip
+from vr_trt.engines.fp8_decoder import STAGES as FP8_STAGES
+from vr_trt.engines.fp8_decoder import Fp8Decoder
 from vr_trt.engines.graphs import NETWORK_STAGES, WHOLE
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import ModelError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("triton", "torch", "onnx")
 PRECISIONS = ("fp16", "bf16", "fp8")  # beside fp8, the rest is in fp16
+FP8_DECODER = "fp8_decoder"  # an option: the report of a gate that passed
 GENERATORS = NETWORK_STAGES["generator"]
 CODERS = (*WHOLE, "encode_image", "decode_image")
 # Host memory at the peak, fitted to 1 MB and 0.98 GB of fp16 weights.
@@ -76,9 +79,13 @@ class TritonBuilder:
             raise ModelError(f"sm_{sm} is older than what the triton backend is for: sm_80 and up")
 
     def flags(self, options: Mapping[str, str]) -> Mapping[str, str]:
-        if options:
-            raise ModelError(f"triton has no option {next(iter(options))!r}: leave it out")
-        return {}
+        if unknown := set(options) - {FP8_DECODER}:
+            raise ModelError(
+                f"triton has no option {min(unknown)!r}: leave it out; there is {FP8_DECODER}=REPORT"
+            )
+        if FP8_DECODER not in options:
+            return {}
+        return {FP8_DECODER: Fp8Decoder.read(Path(options[FP8_DECODER])).as_flag()}
 
     def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
         return int(BASE_BYTES + WEIGHT_COPIES * size.weights)
@@ -139,7 +146,20 @@ def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
                 f"{onnx_path} has {found} as {network}.{name} and {spec.model} has {shape}: export "
                 "the model again"
             )
-    return replace(plan, state={name: plan.state[name] for name in wanted})
+    return replace(plan, state={n: plan.state[n] for n in wanted}, amax=_amax(spec, plan))
+
+
+def _amax(spec: EngineSpec, plan: "TritonPlan") -> dict[str, float]:
+    """Of the layers that take E4M3; none unless it was asked for."""
+    if FP8_DECODER not in spec.flags or spec.stage not in FP8_STAGES:
+        return {}
+    from vr_trt.engines.triton_stages import empty_coder
+    from vr_trt.export.fp8_vae import fp8_layers
+
+    table = Fp8Decoder.from_flag(spec.flags[FP8_DECODER])
+    table.check(spec.weights, spec.targets)
+    able = fp8_layers(empty_coder(plan))  # the gate judged layers of any width
+    return {name: largest for name, largest in table.amax.items() if name in able}
 
 
 def _tensors(graph: "GraphTensors", spec: EngineSpec, onnx_path: Path) -> "dict[str, Tensor]":

@@ -23,6 +23,7 @@ from vr_trt.kernels.tuning import capability_of
 if TYPE_CHECKING:
     from vr_trt.export.calibration_table import CalibrationTable
 
+E4M3 = torch.float8_e4m3fn
 BRANCHES = ("video", "text")  # whose tokens an input's scale is of, in this order
 _MARK = ".input_scales"
 
@@ -124,6 +125,20 @@ def quantised_state(folded: FoldedGenerator, table: "CalibrationTable") -> dict[
         state[f"{name}.weight_scale"] = small.factors * 2.0**small.exponent
         state[f"{name}.input_scales"] = torch.tensor(scales).to(weight.device)
     return state
+
+
+def e4m3_network(
+    folded: FoldedGenerator, table: "CalibrationTable", dtype: torch.dtype
+) -> FoldedGenerator:
+    """`folded` with E4M3 linears as `table` says, and all else in `dtype`; made on its device."""
+    state = quantised_state(folded, table)
+    for name, tensor in state.items():
+        scales = name.endswith((".weight_scale", _MARK))
+        state[name] = tensor if scales or tensor.dtype == E4M3 else tensor.to(dtype)
+    with torch.device("meta"):
+        network = FoldedGenerator(folded.config, len(folded.text))
+    e4m3_linears(network, state).load_state_dict(state, assign=True)
+    return network.requires_grad_(False)
 
 
 def check_device(state: Mapping[str, Tensor], device: torch.device) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vr_trt.engines.static_arena import Arena
 from vr_trt.engines.vae_layers import CoderLayers
+from vr_trt.errors import ModelError
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
@@ -267,7 +268,13 @@ class _Walk:
     def _state(self, name: str, keep: int, x: Tensor) -> Tensor:
         if name not in self._states:
             self._states[name] = x.new_zeros(keep, *x.shape[1:])
-        return self._states[name]
+        state = self._states[name]
+        if (state.shape[1:], state.dtype) != (x.shape[1:], x.dtype):
+            raise ModelError(
+                f"another stage keeps {name} as {list(state.shape)} {state.dtype}, and this one as "
+                f"{x.dtype}: build the start and the step together"
+            )
+        return state
 
     def _launch(self, function: Callable[..., object], *arguments: object, **more: object) -> None:
         self.launches.append(partial(function, *arguments, **more))

@@ -19,7 +19,7 @@ from vr_trt.export.calibration_table import Calibration, find_calibration
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.models import ModelFiles
-from vr_trt.export.onnx_cpu import attend_blockwise
+from vr_trt.export.onnx_cpu import attend_blockwise, convolve_single_frames
 from vr_trt.export.onnx_graph import Trace, describe, trace
 from vr_trt.export.onnx_weights import SharedWeights
 from vr_trt.export.quantise import quantise
@@ -121,6 +121,7 @@ def _write_stages(job: _Job, said: Callable[[str], None]) -> dict[str, str]:
                 model = trace(stage)
                 if plan.embed:
                     attend_blockwise(model)
+                    convolve_single_frames(model)
                 if job.calibration and network == "generator":
                     quantise(model, job.calibration.table)
                 describe(model, _metadata(job, network))

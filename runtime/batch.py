@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from vr_trt.errors import InterruptedRun, UsageError, VrTrtError
 from vr_trt.runtime.crew import Muster, check_workers_memory, find_cards
+from vr_trt.runtime.item_server import full_model_name
 from vr_trt.runtime.journal import stopped_facts
 from vr_trt.runtime.manifest import Asked, Job
 from vr_trt.runtime.pipeline import REPORT_SECONDS, Progress
@@ -229,7 +230,10 @@ class Batch:
             values = asdict(before) | {"status": "skipped", "reason": "done before"}
             self.entries[job.number] = Entry(**values)
             return None
-        return FileTask(job=job, overwrite=self._overwrite or ours)
+        # A worker on another machine is in another folder.
+        asked = replace(job.asked, model=full_model_name(job.asked.model))
+        named = replace(job, input=job.input.absolute(), output=job.output.absolute(), asked=asked)
+        return FileTask(job=named, overwrite=self._overwrite or ours)
 
     def _finished(self, task: FileTask, done: FileDone) -> None:
         entry = self.entries[task.order]

@@ -1,6 +1,7 @@
 """Which streams of the input can go into the output as they are, tried before any work starts."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.media import is_cover, main_video, open_input
@@ -29,6 +31,20 @@ class CopyPlan:
 
 
 def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
+    """The plan of copying from a file: see `plan_streams`."""
+    with open_input(source) as container:
+        main = main_video(container, source)
+        packets = first_packets(container, [s for s in container.streams if s is not main])
+        return plan_streams(container, main, packets, muxer, audio)
+
+
+def plan_streams(
+    container: InputContainer,
+    main: VideoStream,
+    packets: "Mapping[int, Packet[Stream]]",  # one of a stream, as far as they are at hand
+    muxer: str,
+    audio: bool,
+) -> CopyPlan:
     """Try every stream in the output's container, in memory, before any work starts.
 
     Audio that does not fit is coded again, with a warning; UsageError where that cannot be either.
@@ -39,35 +55,34 @@ def plan_copy(source: Path, muxer: str, audio: bool) -> CopyPlan:
     covers: list[int] = []
     recoded: list[int] = []
     warnings: list[str] = []
-    with open_input(source) as container:
-        main = main_video(container, source)
-        chapters = bool(container.chapters())
-        others = [stream for stream in container.streams if stream.index != main.index]
-        packets = first_packets(container, others)
-        for stream in others:
-            if stream.type == "audio" and not audio or _is_remade(stream, chapters):
-                continue
-            what = f"{stream.type} stream {stream.index} ({codec_name(stream)})"
-            if stream.type == "video" and not is_cover(stream):
-                warnings.append(f"{what} is left out: only the first video is restored")
-            elif is_cover(stream) and muxer == "matroska":
-                covers.append(stream.index)
-            elif _fits(stream, packets.get(stream.index), muxer):
-                chosen = attachments if stream.type == "attachment" else streams
-                chosen.append(stream.index)
-            elif isinstance(stream, AudioStream) and (codec := audio_codec_for(stream, muxer)):
-                recoded.append(stream.index)
-                other = _other_container(stream, packets.get(stream.index))
-                keep = f"; {other} would keep it as it is" if other else ""
-                warnings.append(f"{what} does not fit into the output: it becomes {codec}{keep}")
-            elif stream.type == "audio":
-                other = _other_container(stream, packets.get(stream.index))
-                remedy = f"write {other}" if other else "convert it or leave the audio out"
-                raise UsageError(f"{source}: {what} does not fit into the output; {remedy}")
-            else:
-                other = _other_container(stream, packets.get(stream.index))
-                keep = f"; {other} would keep it" if other else ""
-                warnings.append(f"{what} does not fit into the output and is left out{keep}")
+    chapters = bool(container.chapters())
+    for stream in container.streams:
+        if stream.index == main.index:
+            continue
+        if stream.type == "audio" and not audio or _is_remade(stream, chapters):
+            continue
+        what = f"{stream.type} stream {stream.index} ({codec_name(stream)})"
+        if stream.type == "video" and not is_cover(stream):
+            warnings.append(f"{what} is left out: only the first video is restored")
+        elif is_cover(stream) and muxer == "matroska":
+            covers.append(stream.index)
+        elif _fits(stream, packets.get(stream.index), muxer):
+            chosen = attachments if stream.type == "attachment" else streams
+            chosen.append(stream.index)
+        elif isinstance(stream, AudioStream) and (codec := audio_codec_for(stream, muxer)):
+            recoded.append(stream.index)
+            other = _other_container(stream, packets.get(stream.index))
+            keep = f"; {other} would keep it as it is" if other else ""
+            warnings.append(f"{what} does not fit into the output: it becomes {codec}{keep}")
+        elif stream.type == "audio":
+            other = _other_container(stream, packets.get(stream.index))
+            remedy = f"write {other}" if other else "convert it or leave the audio out"
+            name = container.name.removeprefix("file:")
+            raise UsageError(f"{name}: {what} does not fit into the output; {remedy}")
+        else:
+            other = _other_container(stream, packets.get(stream.index))
+            keep = f"; {other} would keep it" if other else ""
+            warnings.append(f"{what} does not fit into the output and is left out{keep}")
     return CopyPlan(
         streams=tuple(streams),
         attachments=tuple(attachments),

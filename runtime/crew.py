@@ -50,13 +50,15 @@ def mustered(options: RunOptions, threads: int) -> Iterator[Muster]:
         size = len(options.gpus) or max(1, options.workers)
         yield Muster(size=size, threads=threads or share(usable_cores(), size), gpus=options.gpus)
         return
-    from vr_trt.runtime.ray_pool import RayCluster
+    from vr_trt.runtime.ray_pool import LOCAL, RayCluster
 
-    each = threads or share(usable_cores(), max(1, options.workers))
+    local = options.cluster == LOCAL
+    each = threads or (share(usable_cores(), max(1, options.workers)) if local else 0)
     cluster = RayCluster(options.cluster, options.workers, each)
     try:
-        size = options.workers or cluster.gpus or cluster.nodes
-        yield Muster(size=size, threads=threads or share(cluster.cores, size), cluster=cluster)
+        size = options.workers or cluster.gpus or len(cluster.cores)
+        fair = min(share(sum(cluster.cores), size), min(cluster.cores))
+        yield Muster(size=size, threads=threads or fair, cluster=cluster)
     finally:
         cluster.close()
 

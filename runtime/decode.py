@@ -1,10 +1,10 @@
 """Decoding past damage: packets one by one, the broken ones skipped and counted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import av
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -17,6 +17,13 @@ PACKETS_IN_A_ROW = 300
 READS_IN_A_ROW = 20
 
 
+class Packets(Protocol):
+    """A container, or what stands for one."""
+
+    def demux(self, video: VideoStream, /) -> "Iterable[Packet[VideoStream]]":
+        """Packets of a stream."""
+
+
 class Decoder:
     """Iterates over the decodable frames of one stream, in the order in which they are shown.
 
@@ -26,7 +33,7 @@ class Decoder:
 
     def __init__(
         self,
-        container: InputContainer,
+        container: Packets,
         stream: VideoStream,
         path: Path,
         context: VideoCodecContext | None = None,

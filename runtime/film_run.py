@@ -15,7 +15,8 @@ from vr_trt.runtime.entry import Entry, entry_at
 from vr_trt.runtime.film import EntryMissed, Film, Resume
 from vr_trt.runtime.film_source import FilmSource, Range, parse_range
 from vr_trt.runtime.frames import VideoInfo
-from vr_trt.runtime.journal import Journal, Segment, stopped_run
+from vr_trt.runtime.image_sequence import check_numbered, is_numbered, numbered
+from vr_trt.runtime.journal import Journal, Segment, folder_of, stopped_run
 from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.pipeline import Pipeline, Progress, Timing
 from vr_trt.runtime.publish import check_target, is_image_path, output_errors
@@ -67,10 +68,13 @@ class FilmRun:
         self._cuts = cuts_from(options.cuts)
         self._stop_at = next_time(options.until, datetime.now()) if options.until else None
         self._total = total if self._range.whole else None
-        complete = options.resume and stopped_run(spec.path) == "complete"
-        self._spec = replace(
-            spec, overwrite=spec.overwrite or complete, clipped=not self._range.whole
+        # A run may have been stopped after its output appeared; images appear one by one.
+        there = options.resume and (
+            _has_journal(spec.path)
+            if is_numbered(spec.path)
+            else stopped_run(spec.path) == "complete"
         )
+        self._spec = replace(spec, overwrite=spec.overwrite or there, clipped=not self._range.whole)
         self._resume = options.resume
         if self._resume and (info.pipe is not None or spec.path == DASH):
             raise UsageError("a pipe cannot be resumed: give the names of files")
@@ -80,11 +84,13 @@ class FilmRun:
 
     def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
         """Do it. InterruptedRun leaves a journal if a segment is complete."""
-        if is_image_path(self._spec.path) or self._spec.path == DASH:
+        one_image = is_image_path(self._spec.path) and not is_numbered(self._spec.path)
+        if one_image or self._spec.path == DASH:
             return self._attempt(make_work(), None, None, on_progress)
         if self._finished_before():
             return self._nothing_to_do()
         check_target(self._spec.path, self._info.path, self._spec.overwrite)
+        check_numbered(self._spec.path, self._spec.overwrite)  # before the journal is touched
         # From a key frame before the shot's last frames; else from the shot's start, which is exact
         # for a network that looks further back than it was given, or an input that cannot be sought.
         for exact in (False, True):
@@ -105,12 +111,11 @@ class FilmRun:
     def _finished_before(self) -> bool:
         """True if the output is there and the journal is not: a kill may come after everything."""
         path = self._spec.path
-        return (
-            self._resume
-            and not self._spec.overwrite
-            and path.is_file()
-            and stopped_run(path) is None
-        )
+        if not self._resume or self._spec.overwrite:
+            return False
+        if is_numbered(path):
+            return numbered(path, 1).is_file() and not _has_journal(path)
+        return path.is_file() and stopped_run(path) is None
 
     def _nothing_to_do(self) -> Done:
         journal = Journal(self._spec.path, self.facts)
@@ -215,6 +220,11 @@ def _resume_point(journal: Journal, make_work: Callable[[], Work], exact: bool) 
     if not exact:
         entry = entry_at(frame - shot, work.profile, work.step_latents())
     return Resume(frame=frame, shot=shot, tail=last.tail, entry=entry)
+
+
+def _has_journal(output: Path) -> bool:
+    """Whether a run of `output` was begun and not finished."""
+    return (folder_of(output) / "journal.jsonl").is_file()
 
 
 def _check_writable(*paths: Path | None) -> None:

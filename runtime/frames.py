@@ -149,7 +149,15 @@ class VideoInfo:
     hdr: HdrMetadata | None = None
     interlaced: bool = False  # as stored
     images: tuple[Path, ...] = ()  # a folder's, one frame each
-    solitary: bool = False  # a folder of images or a pipe: no other stream can be copied
+    solitary: bool = False  # a folder of images or a pipe: there is no file to read again
     pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
     nvdec: bool = False  # decoded by the GPU's own decoder
     deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py
+
+    @property
+    def others(self) -> Path | None:
+        """The file from which all other streams are copied; None where there are none."""
+        if self.pipe is not None:
+            found: Path | None = self.pipe.others
+            return found
+        return None if self.solitary else self.path

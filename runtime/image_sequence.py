@@ -1,6 +1,5 @@
 """Folders of images as a film, and films as numbered images."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,11 +9,9 @@ from pathlib import Path
 import av
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.encode import OutputSpec
-from vr_trt.runtime.frames import Frame, VideoInfo
+from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.media import url_of
 from vr_trt.runtime.publish import IMAGE_CODECS
-from vr_trt.runtime.still import encode_image
 
 _READABLE = {*IMAGE_CODECS, ".bmp", ".exr", ".dpx", ".tga"}
 _IN_A_ROW = 10  # damaged images after which the rest is given up
@@ -105,31 +102,7 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(_NUMBER.sub(f"{number:0{digits}}", path.name, count=1))
 
 
-class ImagesSink:
-    """A film as numbered images, each in its place as soon as it is made."""
-
-    broken = 0  # packets of copied streams that were lost; images have none
-
-    def __init__(self, target: OutputSpec) -> None:
-        self._target = target
-        self._written: list[Path] = []
-
-    def write(self, frame: Frame) -> None:
-        """Encode one image. Raises OSError or av.FFmpegError."""
-        path = numbered(self._target.path, len(self._written) + 1)
-        data = encode_image(frame, self._target.pixel, path.suffix)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        self._written.append(path)
-
-    def finish(self) -> None:
-        """Everything is there."""
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        for path in self._written:
-            path.unlink(missing_ok=True)
+def check_numbered(path: Path, overwrite: bool) -> None:
+    """UsageError if there are images of those names that must stay; any other output passes."""
+    if is_numbered(path) and numbered(path, 1).exists() and not overwrite:
+        raise UsageError(f"{numbered(path, 1)} exists; allow overwriting")

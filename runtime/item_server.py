@@ -50,7 +50,7 @@ class OpenItemWorker:
     def _opened(self, ship: bool) -> ItemWorker:
         recipe = Recipe(self.wanted, self.seed, self.color, self.threads)
         plan = recipe.plan(self.info, self.spec.path)
-        opened = Opened(work=recipe.work(plan, self.spec), engines=plan.serving.line)
+        opened = Opened(make_work=lambda: recipe.work(plan, self.spec), engines=plan.serving.line)
         return ItemWorker(opened, self.info, self.spec, self.folder, ship)
 
 
@@ -68,7 +68,7 @@ def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> C
 
     def open_pool(folder: Path) -> Pool:
         opener = OpenItemWorker(
-            wanted=recipe.wanted,
+            wanted=replace(recipe.wanted, model=full_model_name(recipe.wanted.model)),
             seed=recipe.seed,
             color=recipe.color,
             threads=muster.threads,
@@ -82,6 +82,11 @@ def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> C
     engines = frozenset(serving.line for serving in servings)
     alike = len(engines) == 1 and len({card.name for card in cards}) <= 1
     return Crew(open_pool=open_pool, profile=recipe.profile, engines=engines, alike=alike)
+
+
+def full_model_name(model: str) -> str:
+    """A model's name, or its folder whatever folder a worker is in."""
+    return str(Path(model).resolve()) if (Path(model) / "manifest.json").is_file() else model
 
 
 def _by_full_names(info: VideoInfo) -> VideoInfo:

@@ -74,9 +74,9 @@ Tell = Callable[[SegmentMade | FramesMade], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opened:
-    """Networks, and what they run on, in words."""
+    """What gives networks, anew after a failure, and what they run on, in words."""
 
-    work: Work
+    make_work: Callable[[], Work]
     engines: str
 
 
@@ -93,7 +93,7 @@ class ItemWorker:
         """`folder`: where segments go; `ship`: nobody else can read them there."""
         self._ship = ship
         self._opened = opened
-        self._work = opened.work
+        self._work = opened.make_work()
         self._info = info
         self._spec = spec
         self._folder = folder
@@ -109,8 +109,8 @@ class ItemWorker:
         if item.first_read and can_seek(self._info):
             try:
                 return self._restore(item, task.marks, tell, seek=True)
-            except (SeekMissed, _OtherFrames):
-                pass  # from the film's start, then, as the scan was read
+            except (SeekMissed, _OtherFrames):  # from the film's start, then, as the scan was read
+                self._work = self._opened.make_work()  # the other was cancelled
         try:
             return self._restore(item, task.marks, tell, seek=False)
         except _OtherFrames:

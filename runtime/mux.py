@@ -74,8 +74,10 @@ class FilmFile:
         )
         self._stream = add_video(self._output, target, source)
         self._copier: StreamCopier | None = None
-        if not source.solitary:
-            self._copier = StreamCopier(source.path, self._output, plan)
+        if source.pipe is not None:
+            source.pipe.end()
+        if (others := source.others) is not None:
+            self._copier = StreamCopier(others, self._output, plan)
             self._copier.describe(self._stream)
         self._muxer = muxer
 

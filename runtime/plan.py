@@ -14,6 +14,7 @@ from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
 from vr_trt.runtime.pixel_stages import Picture
 from vr_trt.runtime.publish import is_image_path
+from vr_trt.runtime.scene_cuts import REACH
 from vr_trt.runtime.serving import Serving
 from vr_trt.runtime.vae_stream import START_LATENTS
 
@@ -144,9 +145,10 @@ def _load(source: VideoInfo, profile: Profile, sizes: Canvas, pixel: PixelFormat
         output_frame_bytes=frame_bytes(pixel, sizes.out_w, sizes.out_h),
         chunk_latents=1 if one else max(START_LATENTS, profile.latents_per_step),
         window_latents=1 if one else profile.window_latents,
+        # A window, a chunk, what the detector of cuts looks at, and the reader's newest.
         frames_in_flight=1
         if one
-        else profile.window + FRAMES_PER_LATENT * profile.latents_per_step,
+        else profile.window + FRAMES_PER_LATENT * profile.latents_per_step + REACH + 1,
         queued_frames=1 if one else QUEUE_FRAMES + 1,
         video=not one,
     )

@@ -33,8 +33,7 @@ def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
     if path == DASH:
         pipe = Pipe()
         info = _Facts(path, pipe.container, pipe.stream, pipe.first).info()
-        lost = ("the sound of standard input is not copied",) if info.audio_streams else ()
-        return replace(info, pipe=pipe, solitary=True, guesses=(*info.guesses, *lost))
+        return replace(info, pipe=pipe, solitary=True)
     if path.is_dir():
         first = image_files(path)[0]
         if rate is None:

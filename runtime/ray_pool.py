@@ -5,6 +5,8 @@ Ray's object store, part by part, where it is not. Segments come back the same w
 """
 
 import logging
+import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +30,8 @@ from vr_trt.runtime.workers import (
 
 LOCAL = "local"
 _OBJECT_STORE = 1 << 30  # bytes: little is under way, and Ray would take a third of the machine
+_ANSWER_SECONDS = 10
+_LEAVE_SECONDS = 5
 _PART = 64 << 20  # bytes of an input that are fetched at a time
 
 
@@ -35,14 +39,20 @@ class RayCluster:
     """A connection to a cluster; `close` ends the one that was started for it."""
 
     def __init__(self, address: str, workers: int, threads: int) -> None:
-        """`local` starts a cluster with `workers` times `threads` cores. ModelError without Ray."""
+        """`local` starts a cluster with `workers` times `threads` cores.
+
+        UsageError where none of its machines has so many `threads`, ModelError without Ray.
+        """
         try:
             import ray
         except ModuleNotFoundError:
             raise ModelError("ray is not installed: pip install 'vr-trt[cluster]'") from None
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         self._ray = ray
         if address.startswith("ray://"):
             raise UsageError(f"{address}: Ray's client cannot be used; start on a machine of it")
+        if address not in (LOCAL, "auto"):
+            _check_answers(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if address == LOCAL:
@@ -59,13 +69,27 @@ class RayCluster:
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"no Ray cluster at {address}: {reason[:200]}") from None
-        self.nodes = sum(1 for node in ray.nodes() if node["Alive"])
-        resources = ray.cluster_resources()
-        self.cores, self.gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.cores = [cores for node in alive if (cores := int(node.get("CPU", 0)))]  # by machine
+        self.gpus = sum(int(node.get("GPU", 0)) for node in alive)
+        if not self.cores or max(self.cores) < threads:
+            self.close()
+            raise UsageError(f"--cluster {address}: no machine of it has {threads or 1} cores")
 
     def close(self) -> None:
         """Leave it; everything of this run in it ends."""
         self._ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """UsageError where nobody listens: Ray itself tries for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise UsageError(f"--cluster {address!r}: write local, auto, or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UsageError(f"no Ray cluster at {address}: {error.strerror or error}") from None
 
 
 class RayPool:
@@ -81,6 +105,7 @@ class RayPool:
         self._files = ray.remote(_Files).options(**_here(ray), num_cpus=0).remote()
         self._actors: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}  # what a worker will say, by worker
+        self._placed: set[int] = set()  # workers that have said something: Ray found a place
 
     @property
     def size(self) -> int:
@@ -130,6 +155,7 @@ class RayPool:
         except errors.RayError as error:  # the actor, its machine, or an object of it is gone
             del self._streams[worker]
             return [Died(f"{type(error).__name__} of Ray")]
+        self._placed.add(worker)
         if isinstance(said, Ready | Finished | Failed):
             del self._streams[worker]
         return [said]
@@ -139,8 +165,10 @@ class RayPool:
         actor = self._actors.pop(worker, None)
         if actor is None:
             return
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.get(actor.leave.remote(), timeout=5)
+        if worker in self._placed:
+            self._placed.remove(worker)
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(actor.leave.remote(), timeout=_LEAVE_SECONDS)
         self._ray.kill(actor)
 
 

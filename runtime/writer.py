@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.copy_plan import CopyPlan, plan_copy
+from vr_trt.runtime.copy_plan import CopyPlan, plan_copy, plan_streams
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.hdr import hdr_notes
-from vr_trt.runtime.image_sequence import ImagesSink, is_numbered, numbered
+from vr_trt.runtime.image_sequence import check_numbered, is_numbered
+from vr_trt.runtime.images_sink import ImagesSink
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.live_sink import LiveSink
 from vr_trt.runtime.mux import FilmFile, check_muxer
@@ -40,22 +41,33 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
         muxer = muxer_of(target.path, target.codec)
         check_muxer(target, source)
         plan = CopyPlan()
-        if not source.is_image and not source.solitary and target.codec != "y4m":
-            plan = plan_copy(source.path, muxer, target.copy_audio)
-        if target.codec == "y4m" and source.audio_streams:
-            plan = replace(plan, warnings=("y4m has no sound: it is left out",))
+        others = None if source.is_image or target.codec == "y4m" else source.others
+        if others is not None and source.pipe is None:
+            plan = plan_copy(others, muxer, target.copy_audio)
+        elif others is not None and target.path != DASH:
+            piped = source.pipe.container, source.pipe.stream
+            plan = plan_streams(*piped, {}, muxer, target.copy_audio)
+        elif source.audio_streams:
+            plan = replace(plan, warnings=(_silent(target),))
         carrier = target.coder.encoder if target.nvenc else target.codec
         notes = hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
     check_image_codec(target.path)
-    if is_numbered(target.path):
-        if numbered(target.path, 1).exists() and not target.overwrite:
-            raise UsageError(f"{numbered(target.path, 1)} exists; allow overwriting")
-    elif not source.is_image and source.frames != 1:
+    check_numbered(target.path, target.overwrite)
+    if not is_numbered(target.path) and not source.is_image and source.frames != 1:
         raise UsageError(
             f"{target.path}: a video does not fit into an image; write an .mp4, or %05d.png"
         )
     return CopyPlan()
+
+
+def _silent(target: OutputSpec) -> str:
+    """Why there is no sound."""
+    if target.codec == "y4m":
+        return "y4m has no sound: it is left out"
+    if target.path == DASH:
+        return "sound from standard input goes into files only: it is left out"
+    return "sound from standard input is copied from mkv only: it is left out"
 
 
 class Writer:
@@ -81,18 +93,19 @@ class Writer:
         remove_partial(target.path)
         with ExitStack() as undo, output_errors(target.path):
             undo.callback(remove_partial, target.path)
-            if is_numbered(target.path):
-                self._sink = ImagesSink(target)
-            elif is_image_path(target.path):
-                self._sink = ImageSink(target)
-            elif target.path == DASH:
+            if target.path == DASH:
                 self._sink = LiveSink(target, source, self._plan)
+            elif is_image_path(target.path) and not is_numbered(target.path):
+                self._sink = ImageSink(target)
             else:
                 if self._journal is None:
                     self._journal = Journal(target.path, {})
                     self._journal.begin()
                 undo.callback(self._journal.close, keep=True)
-                self._sink = SegmentSink(target, source, self._journal)
+                if is_numbered(target.path):
+                    self._sink = ImagesSink(target, self._journal)
+                else:
+                    self._sink = SegmentSink(target, source, self._journal)
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -136,9 +149,9 @@ class Writer:
                 raise DamagedInputError(f"{self._source.path}: no frame was restored")
             with output_errors(self._target.path):
                 self._sink.finish()
-                if self._journal is not None:
+                if isinstance(self._sink, SegmentSink) and self._journal is not None:
                     self._join(self._journal)
-                if not is_numbered(self._target.path) and self._target.path != DASH:
+                if not isinstance(self._sink, ImagesSink | LiveSink):
                     publish(self._target.path)
         self._open = False
         if self._journal is not None:

@@ -1,8 +1,8 @@
-"""The whole generator, folded, one window of frames in bf16."""
+"""The whole generator, folded, one window of frames in bf16; and with its linears in fp8."""
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +14,9 @@ from vr_trt.bench.cases.networks import captured, filled, half, normal
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
 from vr_trt.engines.triton_generator import TritonGenerator
+from vr_trt.engines.triton_products import e4m3_network
+from vr_trt.export.calibrate import Sample, amax_of, observe
+from vr_trt.export.calibration_table import CalibrationTable
 from vr_trt.export.config import GENERATOR_3B, GENERATOR_7B, GeneratorConfig, generator_3b_style
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.kernels.window_tables import packed_windows
@@ -27,6 +30,8 @@ SIZES: dict[str, tuple[GeneratorConfig, Grid, int]] = {
 }
 TINY = generator_3b_style(width=64, heads=2, head_width=32, layers=2, text_width=8, shared_from=1)
 LIMIT = 0.1  # of bf16 through all layers, against fp32
+FP8_LIMIT = 0.3
+CALIBRATED = 2, 12, 20  # tokens at most of what fp8's scales are taken from
 SEED = 0  # of the weights
 SECONDS = 120.0
 
@@ -75,6 +80,23 @@ def ours(given: Inputs) -> Callable[[], Tensor]:
     device = given.noise.device
     folded = deepcopy(given.folded).to(half(device.type))
     stage = TritonGenerator(folded, given.grid)
+    stage.inputs["noise"].copy_(given.noise)
+    stage.inputs["latent"].copy_(given.latent)
+    return captured(stage.run, stage.outputs["restored"])
+
+
+def ours_fp8(given: Inputs) -> Callable[[], Tensor]:
+    """The same in fp8, its scales taken from random latents of a smaller size."""
+    folded, device = given.folded, given.noise.device
+    T, rows, columns = (min(n, m) for n, m in zip(given.grid, CALIBRATED, strict=True))
+    small = 1, given.config.latent_channels, T, 2 * rows, 2 * columns
+    noise, latent = (normal(device.type, SEED + i, *small) for i in (7, 8))
+    seen = observe(folded, [Sample(latent, noise, noise)])
+    table = CalibrationTable(
+        model="random", weights="", method="amax", clips=(), windows=1,
+        amax=amax_of(seen, "amax"),
+    )  # fmt: skip
+    stage = TritonGenerator(e4m3_network(folded, table, half(device.type)), given.grid)
     stage.inputs["noise"].copy_(given.noise)
     stage.inputs["latent"].copy_(given.latent)
     return captured(stage.run, stage.outputs["restored"])
@@ -135,8 +157,24 @@ def case(name: str, config: GeneratorConfig, grid: Grid, importance: int) -> Cas
     )
 
 
+def fp8_case(name: str, config: GeneratorConfig, grid: Grid, importance: int) -> Case:
+    """The same with the linears in fp8."""
+    wide = case(name, config, grid, importance)
+    return replace(
+        wide,
+        name=f"{wide.name}, fp8",
+        kernel="generator fp8",
+        work=replace(wide.work, unit="fp8", bytes=wide.work.bytes - weight_bytes(config) / 2),
+        limit=FP8_LIMIT,
+        ways={OURS: ours_fp8},
+    )
+
+
 def cases(small: bool) -> list[Case]:
     """All of them."""
     if small:
-        return [case("tiny", TINY, (2, 3, 4), 0)]
-    return [case(name, *size) for name, size in SIZES.items()]
+        size = ("tiny", TINY, (2, 3, 4), 0)
+        return [case(*size), fp8_case(*size)]
+    made = [case(name, *size) for name, size in SIZES.items()]
+    first = next(iter(SIZES))
+    return [*made, fp8_case(first, *SIZES[first][:2], 1)]

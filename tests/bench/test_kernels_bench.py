@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 import torch
 
 from vr_trt.bench.case import MODULES, cases_of
+from vr_trt.bench.gpu_parts import parts_document
 from vr_trt.bench.kernel_report import line, overview, report
 from vr_trt.bench.kernel_run import Session
 from vr_trt.bench.kernels import SCHEMA, Request, Results, _measure, run
@@ -159,9 +161,24 @@ def test_an_unknown_kernel_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "there is no kernel teleport" in capsys.readouterr().err
 
 
+STUB = """#!/bin/sh
+echo "$@" >>"$CALLS"
+echo '{"last": 1}'
+"""
+# A Python without pytest whose benchmark never ends.
+HANGS = """#!/bin/sh
+case "$*" in
+  *"import pytest"*) exit 1 ;;
+  *gpu_parts*) exec {python} "$@" ;;
+esac
+echo "at work" >&2
+exec sleep 60
+"""
+
+
 def test_the_script_runs_the_tests_and_then_the_benchmark(tmp_path: Path) -> None:
     stub = tmp_path / "python"
-    stub.write_text('#!/bin/sh\necho "$@" >>"$CALLS"\necho "{\\"last\\": 1}"\n')
+    stub.write_text(STUB)
     stub.chmod(0o755)
     calls = tmp_path / "calls"
     environment = {**os.environ, "PYTHON": str(stub), "CALLS": str(calls), "BENCH_SECONDS": "33"}
@@ -175,8 +192,49 @@ def test_the_script_runs_the_tests_and_then_the_benchmark(tmp_path: Path) -> Non
         check=True,
     )
     assert done.stdout.splitlines()[-1] == '{"last": 1}'
-    pytest_there, xdist_there, tests, bench = calls.read_text().splitlines()
+    pytest_there, xdist_there, tests, bench, parts = calls.read_text().splitlines()
     assert "import pytest" in pytest_there and "import xdist" in xdist_there
-    assert tests.endswith("-n 12 tests/kernels tests/engines")
+    assert tests.endswith("-n 12 tests/kernels tests/engines tests/runtime")
     assert bench == f"-m vr_trt.bench.kernels --out {out} --seconds 33 wavelet to_video"
+    assert parts == f"-m vr_trt.bench.gpu_parts {out} tests=0 bench=0"
     assert (out / "tests.log").read_text() == '{"last": 1}\n'
+
+
+def test_the_script_ends_in_json_whatever_fails(tmp_path: Path) -> None:
+    """No pytest, and a benchmark that hangs and is ended: that and its log are in the last line."""
+    stub = tmp_path / "python"
+    stub.write_text(HANGS.format(python=sys.executable))
+    stub.chmod(0o755)
+    out = tmp_path / "results"
+    done = subprocess.run(
+        ["bash", str(ROOT / "bench" / "on_gpu.sh"), str(out)],
+        env={**os.environ, "PYTHON": str(stub), "BENCH_SECONDS": "-28"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 1 and not last["right"] and last["kernels"] is None
+    assert last["parts"] == {
+        "tests": {"state": "absent"},
+        "bench": {"state": "time was up", "code": "124", "log": ["at work"]},
+    }
+
+
+def test_the_parts_are_right_only_together(tmp_path: Path, document: dict[str, Any]) -> None:
+    assert parts_document(tmp_path, ["tests=absent"])["right"] is False
+    (tmp_path / "kernels.json").write_text(json.dumps(document))
+    found = parts_document(tmp_path, ["tests=absent", "bench=0"])
+    assert found["right"] and found["kernels"]["cases"].keys() == {
+        case["name"] for case in document["cases"]
+    }
+    (tmp_path / "tests.log").write_text("one\ntwo\n\n3 failed\n")
+    found = parts_document(tmp_path, ["tests=1", "bench=0"])
+    assert not found["right"] and found["kernels"]["right"]
+    assert found["parts"]["tests"] == {
+        "state": "failed",
+        "code": "1",
+        "log": ["one", "two", "3 failed"],
+    }
+    (tmp_path / "kernels.json").write_text(json.dumps(document | {"right": False}))
+    assert not parts_document(tmp_path, ["bench=0"])["right"]

@@ -14,12 +14,12 @@ from tests.kernel_runs import DEVICE
 
 from vr_trt.engines.triton_generator import TritonGenerator
 from vr_trt.engines.triton_plan import TritonPlan, write_plan
-from vr_trt.engines.triton_products import E4m3Linear, e4m3_linears, quantised_state
+from vr_trt.engines.triton_products import E4m3Linear, e4m3_network, quantised_state
 from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.errors import ModelError
 from vr_trt.export.calibrate import Sample, amax_of, observe
 from vr_trt.export.calibration_table import CalibrationTable
-from vr_trt.export.config import GeneratorConfig, generator_3b_style, generator_7b_style
+from vr_trt.export.config import generator_3b_style, generator_7b_style
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.export.fp8_network import quantise_network
 from vr_trt.export.golden import relative_rms
@@ -54,19 +54,6 @@ def calibrated(network: FoldedGenerator, wide: tuple[str, ...] = ()) -> Calibrat
     )  # fmt: skip
 
 
-def in_fp8(config: GeneratorConfig, dtype: torch.dtype, table: CalibrationTable) -> FoldedGenerator:
-    """The network for our kernels: made in fp32, what stays wide then rounded to `dtype`."""
-    network = folded(config, torch.float32)
-    state = quantised_state(network, table)
-    kept = (torch.float8_e4m3fn,)
-    for name, tensor in state.items():
-        scales = name.endswith(("weight_scale", "input_scales"))
-        state[name] = tensor if scales or tensor.dtype in kept else tensor.to(dtype)
-    network = e4m3_linears(network.to(dtype), state)
-    network.load_state_dict(state, assign=True)
-    return network.requires_grad_(False)
-
-
 @pytest.mark.parametrize("wide", [(), WIDE], ids=["all", "some"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_as_the_emulation(name: str, wide: tuple[str, ...]) -> None:
@@ -79,9 +66,9 @@ def test_as_the_emulation(name: str, wide: tuple[str, ...]) -> None:
     changed = relative_rms(noise - exact, v)  # by fp8
     assert changed > 1e-3
     if DEVICE == "cpu":  # in fp32 the kernels are for the interpreter only
-        stage = TritonGenerator(in_fp8(config, torch.float32, table), GRID)
+        stage = TritonGenerator(e4m3_network(plain, table, torch.float32), GRID)
         assert relative_rms(noise - restored(stage, noise, latent), v) <= SAME * changed
-    stage = TritonGenerator(in_fp8(config, torch.float16, table), GRID)
+    stage = TritonGenerator(e4m3_network(plain, table, torch.float16), GRID)
     ours = restored(stage, noise, latent).float()
     half = StaticGenerator(quantise_network(folded(config, torch.float16), table), GRID).to(DEVICE)
     plainly = half(noise.half(), latent.half()).float()
@@ -91,7 +78,7 @@ def test_as_the_emulation(name: str, wide: tuple[str, ...]) -> None:
 
 def test_every_linear_of_a_block_is_multiplied_in_e4m3() -> None:
     network = folded(CONFIGS["3b"], torch.float32)
-    stage = TritonGenerator(in_fp8(CONFIGS["3b"], torch.float16, calibrated(network)), GRID)
+    stage = TritonGenerator(e4m3_network(network, calibrated(network), torch.float16), GRID)
     products = [
         product
         for layer in stage._layers
@@ -109,7 +96,8 @@ def test_every_linear_of_a_block_is_multiplied_in_e4m3() -> None:
 
 def test_a_plan_in_fp8_runs_as_the_network_it_was_made_from(tmp_path: Path) -> None:
     config, (noise, latent) = CONFIGS["3b"], latents(GRID)
-    network = in_fp8(config, torch.float16, calibrated(folded(config, torch.float32), WIDE))
+    plain = folded(config, torch.float32)
+    network = e4m3_network(plain, calibrated(plain, WIDE), torch.float16)
     plan = TritonPlan(
         stage="generator",
         config=config,

@@ -11,14 +11,13 @@ from tests.networks import loud_weights, normal
 from tests.vae_graphs import CONFIG, SIZE, export_vae, stage_spec
 from torch import Tensor
 
-from vr_trt.engines import build_triton, triton_stages
+from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER, CODERS
 from vr_trt.engines.cache import About, Canvas, Engine
-from vr_trt.engines.profiles import Precision
 from vr_trt.engines.static_stage import StaticStage
-from vr_trt.engines.triton_plan import DTYPES
-from vr_trt.engines.triton_stages import Shared
+from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.export.causal import Stream
+from vr_trt.export.export_model import DTYPES, Precision
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.golden import relative_rms
@@ -63,11 +62,11 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def model(plans: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """As a run opens it, on the device that is tested."""
-    opened, stage_of = triton_session.open_device, triton_stages.open_stage
+    opened = triton_session.open_device
 
     def open_and_run(path: Path, shared: Shared) -> StaticStage:
         """As a CUDA graph is captured: what lies in the states then is lost."""
-        stage = stage_of(path, shared)
+        stage = open_stage(path, shared)
         stage.run()
         return stage
 

@@ -1,5 +1,6 @@
 """Plans of the VAE's stages: the network's tensors from its graphs, what they hold, what is refused."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from vr_trt.engines.triton_stages import (
 from vr_trt.errors import ModelError
 from vr_trt.export.config import VAE
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
+from vr_trt.export.fp8_vae import fp8_layers
 from vr_trt.export.vae import IMAGE, STREAM, VIDEO
+from vr_trt.kernels.conv3d import conv3d
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = SIZE
@@ -133,6 +136,62 @@ def test_a_plan_without_a_tensor_is_refused(graphs: Path, tmp_path: Path) -> Non
     torch.save(content, tmp_path / "plan")
     with pytest.raises(ModelError, match="does not hold decode_image .*conv_out.bias"):
         Shared.of([tmp_path / "plan"], CPU)
+
+
+LAYER = "up_blocks.1.resnets.0.conv2"  # of 16 channels in and out: the small decoder's only one
+
+
+def gate(folder: Path, **changes: Any) -> Path:
+    """The report of a gate that passed, on the weights of `make_spec`."""
+    report = folder / "gate.json"
+    verdict = {"weights": "ab" * 32, "passed": True, "amax": {LAYER: 7.0, "conv_9": 1.0}}
+    report.write_text(json.dumps({"gate": {**verdict, **changes}}))
+    return report
+
+
+def test_a_decoder_in_e4m3_by_the_gates_report(graphs: Path, tmp_path: Path) -> None:
+    flags = BUILDER.flags({"fp8_decoder": str(gate(tmp_path))})
+    for stage in ("decode_start", "decode_step", "decode_image"):
+        build(graphs / f"{stage}.onnx", tmp_path / stage, flags=flags)
+    plans = {s: read_plan(tmp_path / s) for s in ("decode_start", "decode_step", "decode_image")}
+    assert plans["decode_step"].amax == plans["decode_start"].amax == {LAYER: 7.0}
+    assert plans["decode_image"].amax == {}  # which the gate does not judge
+    shared = Shared.of([tmp_path / "decode_start"], CPU)
+    start = open_stage(tmp_path / "decode_start", shared)
+    step = open_stage(tmp_path / "decode_step", shared)
+    kinds = {name: x.dtype for name, x in step.inputs.items()}
+    assert {n for n, k in kinds.items() if k == torch.float8_e4m3fn} == {f"state.{LAYER}"}
+    assert start.outputs[f"next.{LAYER}"] is step.inputs[f"state.{LAYER}"]
+    build(graphs / "decode_step.onnx", tmp_path / "decode_step")
+    with pytest.raises(ModelError, match=f"keeps {LAYER} as .*build the start and the step"):
+        open_stage(tmp_path / "decode_step", shared)
+
+
+def test_e4m3_without_the_gates_word_is_refused(graphs: Path, tmp_path: Path) -> None:
+    def flags(**changes: Any) -> dict[str, str]:
+        return dict(BUILDER.flags({"fp8_decoder": str(gate(tmp_path, **changes))}))
+
+    with pytest.raises(ModelError, match="failed its gate"):
+        flags(passed=False)
+    for amax in ({}, {LAYER: -1.0}, None):
+        with pytest.raises(ModelError, match="no report of the gate"):
+            flags(amax=amax)
+    with pytest.raises(ModelError, match="cannot read"):
+        BUILDER.flags({"fp8_decoder": str(tmp_path / "nothing.json")})
+    step = graphs / "decode_step.onnx"
+    with pytest.raises(ModelError, match="other weights"):
+        build(step, tmp_path / "plan", flags=flags(weights="ee" * 32))
+    with pytest.raises(ModelError, match="sm_86 has no E4M3"):
+        build(step, tmp_path / "plan", flags=flags(), targets=(86, 90))
+
+
+@pytest.mark.slow
+def test_the_published_decoder_in_e4m3_compiles_for_hopper() -> None:
+    plan = published("decode_step", (1, 16, 1, 90, 160))
+    amax = dict.fromkeys(fp8_layers(empty_coder(plan)), 7.0)
+    stage = lay_out_coder(replace(plan, amax=amax), 90)
+    small = [x for x in stage.launches if x.func is conv3d and x.args[1].dequantise is not None]
+    assert len(small) == len(amax) and check_kernels(small, 90)["kernels"] > 3
 
 
 def test_a_stage_is_one_kernel_for_each_kind_of_launch() -> None:

@@ -28,6 +28,7 @@ from vr_trt.runtime.memory import Law
 
 SECONDS = {"whole": 60.0}  # for one input; others:
 USUAL_SECONDS = 10.0
+MEDIA_WAYS = ("media", "piped", "whole")
 BAD = ("wrong", "crash", "hang", "out of memory")
 
 
@@ -36,7 +37,7 @@ class Job:
     """One input: what it is made from and what is done with it."""
 
     number: int
-    way: str  # media, whole, cut_list, journal, manifest
+    way: str  # media, piped, whole, cut_list, journal, manifest
     path: Path  # the file it is made from; a text lies where it is read
     content: bytes
 
@@ -52,16 +53,15 @@ class Found:
 class Worker:
     """The process that reads; a new one after each that died."""
 
-    def __init__(self, model: Path) -> None:
-        self._model = model
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, way: str, path: Path) -> dict[str, str]:
         """The outcome of one file."""
         if self._process is None:
-            command = [sys.executable, "-m", "tests.fuzz.worker", str(self._model)]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 text=True,
             )  # fmt: skip
         process = self._process
@@ -89,7 +89,7 @@ class Worker:
 def jobs(folder: Path, seed: int, counts: dict[str, int]) -> Iterator[Job]:
     """Inputs of each way, made from the files that are written into `folder`."""
     files = [(path, path.read_bytes()) for path in media(folder)]
-    for way in ("media", "whole"):
+    for way in MEDIA_WAYS:
         for number in range(counts.get(way, 0)):
             source = random.Random(f"{seed} {way} {number}")
             path, content = files[number % len(files)]
@@ -109,7 +109,8 @@ def campaign(folder: Path, seed: int, counts: dict[str, int], keep: Path | None 
     model = make_fake_model(folder / "fake")
     law = Law(**{item.name: 100 if item.name != "attention" else 0 for item in fields(Law)})
     write_manifest(model, memory=asdict(law))  # so that sizes beyond reason are refused
-    originals, worker, found = folder / "seeds", Worker(model), Found()
+    command = [sys.executable, "-m", "tests.fuzz.worker", str(model)]
+    originals, worker, found = folder / "seeds", Worker(command), Found()
     originals.mkdir()
     try:
         for job in jobs(originals, seed, counts):
@@ -127,7 +128,7 @@ def campaign(folder: Path, seed: int, counts: dict[str, int], keep: Path | None 
 
 
 def _tried(job: Job, folder: Path, worker: Worker) -> dict[str, str]:
-    if job.way in ("media", "whole"):
+    if job.way in MEDIA_WAYS:
         path = folder / f"input{job.path.suffix}"
         path.write_bytes(job.content)
         answer = worker.ask(job.way, path)
@@ -146,19 +147,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--media", type=int, default=5000, help="through the reader")
+    parser.add_argument("--piped", type=int, default=1000, help="through standard input")
     parser.add_argument("--whole", type=int, default=300, help="through the whole command line")
     parser.add_argument("--text", type=int, default=1000, help="of each kind of text")
     parser.add_argument("--keep", type=Path, help="folder for bad inputs")
     parser.add_argument("--out", type=Path, help="where to keep the JSON")
     given = parser.parse_args(arguments)
-    counts = {"media": given.media, "whole": given.whole, "text": given.text}
+    counts = {"media": given.media, "piped": given.piped, "whole": given.whole, "text": given.text}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = campaign(Path(folder), given.seed, counts, given.keep)
     document: dict[str, Any] = {
         "machine": describe(),
         "command": f"python -m tests.fuzz.campaign --seed {given.seed} --media {given.media} "
-        f"--whole {given.whole} --text {given.text}",
+        f"--piped {given.piped} --whole {given.whole} --text {given.text}",
         "seconds": round(time.perf_counter() - start),
         "inputs": sum(counter.total() for counter in found.outcomes.values()),
         "outcomes": {way: dict(counter) for way, counter in found.outcomes.items()},

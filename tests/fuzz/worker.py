@@ -17,11 +17,12 @@ from pathlib import Path
 
 from vr_trt.cli import exit_code
 from vr_trt.errors import VrTrtError
-from vr_trt.runtime.copy_plan import plan_copy
+from vr_trt.runtime.copy_plan import plan_copy, plan_streams
 from vr_trt.runtime.cut_list import read_cut_list
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.model import read_manifest
+from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.reader import Reader, can_seek, probe
 
 GIB = 1 << 30
@@ -43,6 +44,21 @@ def read_media(path: Path) -> str:
         for muxer in ("mp4", "matroska"):
             plan_copy(path, muxer, audio=True)
     return f"{frames} frames, {len(lines)} warnings"
+
+
+def read_piped(path: Path) -> str:
+    """The same from standard input, with the other streams put aside."""
+    with path.open("rb") as file:
+        os.dup2(file.fileno(), 0)
+    info = probe(DASH)
+    for muxer in ("mp4", "matroska"):
+        plan_streams(info.pipe.container, info.pipe.stream, {}, muxer, audio=True)
+    with Reader(DASH, info) as reader:
+        frames = sum(1 for _ in zip(reader, range(MOST_FRAMES), strict=False))
+        info.pipe.end()
+        if info.others is not None:
+            plan_copy(info.others, "matroska", audio=True)
+    return f"{frames} frames"
 
 
 def run_whole(path: Path, model: str) -> str:
@@ -78,6 +94,7 @@ def read_journal(path: Path) -> str:
 
 WAYS: dict[str, Callable[[Path], object]] = {
     "media": read_media,
+    "piped": read_piped,
     "cut_list": read_cut_list,
     "journal": read_journal,
     "manifest": lambda path: read_manifest(path.parent),
@@ -105,7 +122,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not look like an answer
-    for line in sys.stdin:
+    asked = os.fdopen(os.dup(0))  # standard input itself is what some files come through
+    for line in asked:
         job = json.loads(line)
         print(json.dumps(outcome(job["way"], Path(job["path"]), sys.argv[1])), file=answers)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import pytest
@@ -14,6 +15,9 @@ from vr_trt.cli import exit_code
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.image_sequence import image_files, numbered, parse_rate
 from vr_trt.runtime.reader import Reader, probe
+
+if TYPE_CHECKING:  # of the stubs alone
+    from av.container.core import Chapter
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +136,64 @@ def test_pipes_at_both_ends(tmp_path: Path, model: str, came: str, codec: str) -
         [i / 25 for i in range(23)], abs=0.001
     )
     assert b"23 frames" in done.stderr
+
+
+def test_what_comes_with_piped_mkv_reaches_a_file(tmp_path: Path, model: str) -> None:
+    source, output = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    silent = make_video(tmp_path / "in.mp4", frames=150, size=(64, 48), audio=True)
+    with av.open(str(silent)) as before, av.open(str(source), "w") as after:
+        after.metadata["title"] = "piped"
+        copies = {s.index: after.add_stream_from_template(s) for s in before.streams}
+        copies[1].metadata["language"] = "deu"
+        after.add_attachment("letters.ttf", "application/x-truetype-font", b"no font" * 50)
+        chapter: Chapter = {
+            "id": 1,
+            "start": 0,
+            "end": 900,
+            "time_base": Fraction(1, 1000),
+            "metadata": {"title": "one"},
+        }
+        after.set_chapters([chapter])
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                after.mux(packet)
+    done = piped(
+        ["-", "-o", str(output), "--profile", "360p", "--model", model], source.read_bytes()
+    )
+    assert done.returncode == 0 and b"sound" not in done.stderr, done.stderr
+    with av.open(str(source)) as given, av.open(str(output)) as found:
+        kinds = [[stream.type for stream in c.streams] for c in (given, found)]
+        assert kinds[0] == kinds[1] == ["video", "audio", "attachment"]
+        assert found.metadata["title"] == "piped" and len(found.chapters()) == 1
+        assert found.streams.audio[0].metadata["language"] == "deu"
+        sound = [
+            [(bytes(p), p.pts) for p in c.demux(c.streams.audio[0]) if p.size]
+            for c in (given, found)
+        ]
+        assert sound[0] == sound[1] and len(sound[0]) > 250
+    assert len(read_frames(output)) == 150
+
+
+def test_what_does_not_come_through_a_pipe_is_said(tmp_path: Path, model: str) -> None:
+    source = make_video(tmp_path / "in.mkv", frames=12, size=(64, 48), audio=True)
+    options = ["--profile", "360p", "--model", model]
+    done = piped(["-", "-o", "-", *options], source.read_bytes())
+    assert done.returncode == 0 and b"goes into files only: it is left out" in done.stderr
+    stream = tmp_path / "in.ts"
+    with av.open(str(source)) as before, av.open(str(stream), "w") as after:
+        picture, sound = (
+            after.add_stream("mpeg2video", rate=25),
+            after.add_stream("mp2", rate=48000),
+        )
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for frame in before.decode():
+            if isinstance(frame, av.VideoFrame):
+                after.mux(picture.encode(frame))
+            elif isinstance(frame, av.AudioFrame):
+                after.mux(sound.encode(frame))
+    done = piped(["-", "-o", str(tmp_path / "out.mkv"), *options], stream.read_bytes())
+    assert done.returncode == 0 and b"copied from mkv only: it is left out" in done.stderr
 
 
 def test_sound_of_a_file_goes_through_standard_output(tmp_path: Path, model: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vr_trt.bench.spread import percentile, percentiles, settled, spread
+from vr_trt.bench.run_statistics import percentile, percentiles, settled, spread
 
 times = st.lists(st.floats(0.01, 100), min_size=1, max_size=40)
 
