@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import MemoryBudgetError, ModelError
 from vr_trt.runtime.cuda_kernels import Kernels
 from vr_trt.runtime.region import Region
@@ -87,6 +88,9 @@ class Device(Protocol):
 
     def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
         """(1 - share) older + share newer, each step rounded to float32; contiguous float32."""
+
+    def prepare(self) -> None:
+        """Load now what would be loaded when it is first used."""
 
     def begin_capture(self, stream: int) -> None:
         """Collect what is enqueued on `stream` from now on in place of doing it."""
@@ -220,6 +224,10 @@ class CudaDevice:
 
     def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
         self._kernels.blend(to, older, newer, share, stream)
+
+    def prepare(self) -> None:
+        gpu = present_gpu()
+        self._kernels.load_all(gpu.sm if gpu else 0)
 
     def begin_capture(self, stream: int) -> None:
         # What other threads ask of the device meanwhile does not spoil the capture.

@@ -6,6 +6,7 @@ interpreter, and their PTX is assembled for every chip, in tests.
 """
 
 import ctypes
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ class Kernels:
         kinds = (_POINTER, _POINTER, _POINTER, _REAL, _INTEGER)
         self._launch("blend", (to.columns, 1), (values, kinds), stream)
 
-    def load(self, name: str) -> None:
-        """Load a kernel now rather than when it is first launched."""
-        self._function(name)
+    def load_all(self, sm: int) -> None:
+        """Load what runs on the chip now, rather than when it is first launched."""
+        for path in sorted(FOLDER.glob("*.ptx")):
+            target = re.search(r"^\.target sm_(\d+)", path.read_text("ascii"), re.MULTILINE)
+            if target is not None and int(target[1]) <= sm:
+                self._function(path.stem)
 
     def _launch(
         self, name: str, size: tuple[int, int], arguments: tuple[Any, Any], stream: int

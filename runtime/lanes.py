@@ -28,6 +28,7 @@ class Lanes:
         self._captures: list[Callable[[], None]] = []
         self._at_close: list[Callable[[], None]] = []
         self._open = True
+        device.prepare()
 
     def follow(self, trace: Trace) -> None:
         """From now on every stream has a row in `trace`, unless they have one already."""

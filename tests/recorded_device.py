@@ -262,6 +262,9 @@ class RecordedDevice:
             stream, "blend", work, reads=[older.address, newer.address], writes=[to.address]
         )
 
+    def prepare(self) -> None:
+        self._outside_of_the_loop("prepare")
+
     def begin_capture(self, stream: int) -> None:
         self._outside_of_the_loop("begin_capture")
         assert self._capturing is None, "two captures at a time"
