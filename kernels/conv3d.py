@@ -44,6 +44,17 @@ from vr_trt.kernels.conv_layer import (
     inside,
     unpack,
 )
+from vr_trt.kernels.conv_parts import (
+    doubled,
+    in_picture,
+    leave_moments,
+    normed,
+    pixels_of,
+    program_of,
+    runs_of_columns,
+    weights_of,
+    without_edge,
+)
 from vr_trt.kernels.conv_sizes import conv_tiles, tuned_sizes
 from vr_trt.kernels.group_norm import activate_reference
 
@@ -106,50 +117,28 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
     bias,  # [PHASES N] fp32
     edge,  # [K K, PHASES N] fp32: what a tap that lies outside the picture takes away
     dequantise,  # [PHASES N] fp32
-    scale_shift,  # [T, 2, C] fp32
-    past_scale_shift,  # [LEAD, 2, C] fp32
+    scale_shift, past_scale_shift,  # [T, 2, C], [LEAD, 2, C] fp32
     residual,  # like y
     y,  # [UP_T frames, .., .., N], of any strides but the last
     moments,  # [UP_T frames, tiles, 2, N] fp32: mean and squared deviations of each tile
     counts,  # [UP_T frames, tiles] fp32: of its pixels
-    frames,  # the grid: y's, before it is spread over the phases
-    rows,
-    columns,
-    height,  # of x
-    width,
-    y_frame,
-    y_row,
-    y_column,
-    C: tl.constexpr,
-    N: tl.constexpr,
-    KT: tl.constexpr,
-    K: tl.constexpr,
-    STRIDE_T: tl.constexpr,
-    STRIDE: tl.constexpr,
+    frames, rows, columns,  # the grid: y's, before it is spread over the phases
+    height, width, y_frame, y_row, y_column,  # of x; y's strides
+    C: tl.constexpr, N: tl.constexpr,
+    KT: tl.constexpr, K: tl.constexpr, STRIDE_T: tl.constexpr, STRIDE: tl.constexpr,
     CORNER: tl.constexpr,  # where the first tap of the first output lies, from the border's corner
     LEAD: tl.constexpr,  # frames before x[0] that the first output reads
     PAST: tl.constexpr,  # whether they are `past`, or copies of x[0]
-    UP_T: tl.constexpr,
-    UP: tl.constexpr,
+    UP_T: tl.constexpr, UP: tl.constexpr,
     NORM: tl.constexpr,  # 0, 1: norm, 2: norm and SiLU
-    EDGE: tl.constexpr,
-    QUANTISED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    MOMENTS: tl.constexpr,
-    DESCRIPTORS: tl.constexpr,
-    PARTS: tl.constexpr,  # 1, 2 or 4: into how many the epilogue cuts the columns
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
+    EDGE: tl.constexpr, QUANTISED: tl.constexpr, RESIDUAL: tl.constexpr, MOMENTS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PARTS: tl.constexpr,  # 1, 2 or 4: into how many the epilogue cuts the columns
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
     """Each program: BLOCK_M pixels of one frame, BLOCK_N channels of one sub-pixel phase."""
     PHASES: tl.constexpr = UP_T * UP * UP
     TILES_N: tl.constexpr = PHASES * ((N + BLOCK_N - 1) // BLOCK_N)
-    # Programs that run together share pixels: all channels of a tile, then its later frames.
-    tile_m = tl.program_id(0) // TILES_N // frames
-    t = tl.program_id(0) // TILES_N % frames
-    phase = tl.program_id(0) % TILES_N % PHASES
-    first_n = tl.program_id(0) % TILES_N // PHASES * BLOCK_N
+    tile_m, t, phase, first_n = program_of(frames, TILES_N, PHASES, BLOCK_N)
 
     pitch = width + 2
     plane = (height + 2) * pitch
@@ -172,40 +161,28 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
         taps_to = KT if present else of_past
         # Taps outside, channels inside: the weights are read from end to end.
         for step in range(taps_from * TAPS * BLOCKS_C, taps_to * TAPS * BLOCKS_C):
-            tap = step // BLOCKS_C
-            c = step % BLOCKS_C * BLOCK_K
+            tap, c = step // BLOCKS_C, step % BLOCKS_C * BLOCK_K
             frame = first + tap // TAPS
             frame = tl.maximum(frame, 0) if present else frame + LEAD
-            dh = tap % TAPS // K
-            dw = tap % K
+            dh, dw = tap % TAPS // K, tap % K
             if DESCRIPTORS:
                 a = source.load([frame * plane + start + dh * pitch + dw, c])
                 b = weight.load([phase * N + first_n, tap * C + c])
             else:
                 pixel = frame.to(tl.int64) * plane + (row + dh) * pitch + column + dw
                 n = first_n + tl.arange(0, BLOCK_N)
-                at_b = (phase * N + n)[:, None] * (KT * TAPS * C) + (tap * C + c + k)[None, :]
-                if C % BLOCK_K == 0:
-                    a = tl.load(source + pixel[:, None] * C + (c + k)[None, :])
-                else:
-                    inside = (c + k < C)[None, :]
-                    a = tl.load(source + pixel[:, None] * C + (c + k)[None, :], inside, other=0.0)
-                if C % BLOCK_K == 0 and N % BLOCK_N == 0:
-                    b = tl.load(weight + at_b)
-                else:
-                    b = tl.load(weight + at_b, (c + k < C)[None, :] & (n < N)[:, None], other=0.0)
+                a = pixels_of(source, pixel, c + k, C, BLOCK_K)
+                at = phase * N, n, tap * C, c + k
+                b = weights_of(weight, at, N, C, KT * TAPS * C, BLOCK_N, BLOCK_K)
             if NORM:
-                z = _normed(a, table + frame * 2 * C, c + k, C, NORM == 2)
-                # Zero is put around the activated picture, not around the raw one.
-                seen = _inside(row + dh, column + dw, height, width)
-                a = tl.where(seen[:, None], z, 0.0).to(a.dtype)
+                seen = in_picture(row + dh, column + dw, height, width)
+                a = normed(a, table + frame * 2 * C, c + k, seen, C, NORM == 2)
             acc = tl.dot(a, b.T, acc, input_precision="ieee")
 
     kept = (m < rows * run) & (m % run < columns)
     y_at = m // run * y_row + m % run * y_column
-    if UP == 2:  # a pair of pixels and a phase make one output; the outermost half pairs two
-        up_row = 2 * (m // run) - 1 + phase // (2 * UP_T)
-        up_column = 2 * (m % run) - 1 + phase // UP_T % 2
+    if UP == 2:
+        up_row, up_column = doubled(m // run, m % run, phase, UP_T)
         kept &= (up_row >= 0) & (up_row < 2 * height)
         kept &= (up_column >= 0) & (up_column < 2 * width)
         y_at = up_row * y_row + up_column * y_column
@@ -213,7 +190,7 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
     tiles = tl.cdiv(rows * run, BLOCK_M) * UP * UP
     slot = out_frame * tiles + tile_m * UP * UP + phase // UP_T
     PART: tl.constexpr = BLOCK_N // PARTS
-    parts = _columns(acc, PARTS)
+    parts = runs_of_columns(acc, PARTS)
     for i in tl.static_range(PARTS):
         part = parts[i]
         n = first_n + i * PART + tl.arange(0, PART)
@@ -221,10 +198,8 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
             part *= tl.load(dequantise + phase * N + n, n < N, other=0.0)[None, :]
         part += tl.load(bias + phase * N + n, n < N, other=0.0)[None, :]
         if EDGE:
-            for tap in tl.static_range(TAPS):
-                seen = _inside(row + tap // K, column + tap % K, height, width)
-                lost = tl.load(edge + (tap * PHASES + phase) * N + n, n < N, other=0.0)
-                part -= tl.where(seen[:, None], 0.0, lost[None, :])
+            lost = edge + phase * N
+            part = without_edge(part, lost, n, row, column, height, width, N, PHASES * N, K)
         stored = kept[:, None] & (n < N)[None, :]
         at = out_frame.to(tl.int64) * y_frame + y_at[:, None] + n[None, :]
         if RESIDUAL:
@@ -232,52 +207,9 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
         out = part.to(y.dtype.element_ty)
         tl.store(y + at, out, stored)
         if MOMENTS:
-            _leave_moments(out, kept, moments + slot * 2 * N, n, N)
+            leave_moments(out, kept, moments + slot * 2 * N, n, N)
     if MOMENTS:
         tl.store(counts + slot, tl.sum(kept.to(tl.float32), 0))
-
-
-@triton.jit
-def _normed(a, table, c, C, SILU: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Group norm of raw pixels, their channels being `c`, and SiLU; fp32."""
-    scale = tl.load(table + c, c < C, other=0.0)
-    shift = tl.load(table + C + c, c < C, other=0.0)
-    z = a.to(tl.float32) * scale[None, :] + shift[None, :]
-    return z * tl.sigmoid(z) if SILU else z
-
-
-@triton.jit
-def _leave_moments(out, kept, moments, n, N):  # type: ignore[no-untyped-def]
-    """Moments of what was stored, taken around the tile's own mean: safe in fp32."""
-    value = tl.where(kept[:, None], out.to(tl.float32), 0.0)
-    mean = tl.sum(value, 0) / tl.maximum(tl.sum(kept.to(tl.float32), 0), 1.0)
-    away = tl.where(kept[:, None], value - mean[None, :], 0.0)
-    tl.store(moments + n, mean, n < N)
-    tl.store(moments + N + n, tl.sum(away * away, 0), n < N)
-
-
-@triton.jit
-def _columns(acc, PARTS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """`acc` cut into 1, 2 or 4 runs of columns, so that the epilogue needs fewer registers."""
-    if PARTS == 1:
-        parts = (acc,)
-    elif PARTS == 2:
-        parts = _halves(acc)
-    else:
-        low, high = _halves(acc)
-        parts = _halves(low) + _halves(high)
-    return parts
-
-
-@triton.jit
-def _halves(acc):  # type: ignore[no-untyped-def]
-    return acc.reshape(acc.shape[0], 2, acc.shape[1] // 2).permute(0, 2, 1).split()
-
-
-@triton.jit
-def _inside(row, column, height, width):  # type: ignore[no-untyped-def]
-    """Whether places counted from the border's corner lie in the picture."""
-    return (row >= 1) & (row <= height) & (column >= 1) & (column <= width)
 
 
 def conv3d(

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton import next_power_of_2
 
-from vr_trt.bench.case import OURS, Case, Tunable
+from vr_trt.bench.case import OURS, Case, Tunable, Way
 from vr_trt.bench.cases.networks import half, normal
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
 from vr_trt.kernels.conv3d import conv3d, conv3d_reference
+from vr_trt.kernels.conv_few import MOST_OUTPUTS, conv_few, pack_few
 from vr_trt.kernels.conv_layer import (
     ConvForm,
     Extras,
@@ -30,6 +31,7 @@ from vr_trt.kernels.conv_layer import (
 from vr_trt.kernels.tuning import tuned
 
 STEP = 0.05  # of an fp8 input: 22 at most
+BY_TAPS = f"{OURS}, by taps"
 LIMIT = 5e-3  # a step of bf16; fp8's products are exact, its inputs are what they are
 SIDES = {1: (0, 0, 0, 0), 2: (1, 1, 1, 1), 3: (1, 1, 1, 1)}
 
@@ -83,6 +85,7 @@ LAYERS = {
     "512-512 quarter of 720p": Layer(form=CUBE, channels=512, outputs=512, size=(2, 180, 320)),
     "256-256 up to 720p": Layer(form=UP, channels=256, outputs=256, size=(4, 360, 640)),
     "512-512 up in time": Layer(form=UP_TIME, channels=512, outputs=512, size=(2, 180, 320)),
+    "128-3 720p": Layer(form=CUBE, channels=128, outputs=3, size=(4, 720, 1280), importance=2),
     "256-256 down": Layer(
         form=STRIDED, channels=256, outputs=256, size=(4, 360, 640), importance=2
     ),
@@ -162,6 +165,14 @@ def ours_with(sizes: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[]
     return lambda given: lambda: conv3d(given.x, given.conv, given.out, given.extras, sizes)
 
 
+def by_taps(given: Inputs) -> Callable[[], Tensor]:
+    """Few outputs by one product of all taps, and their sum."""
+    few, x, past = pack_few(given.conv), given.x, given.past
+    plane = x.shape[1] * x.shape[2]
+    room = x.new_empty(len(few.weight), (len(past) + len(x)) * plane)
+    return lambda: conv_few(x, few, given.out, room, past)
+
+
 def cudnn(layout: torch.memory_format) -> Callable[[Inputs], Callable[[], Tensor]]:
     """PyTorch's convolution in bf16, then bias, phases put in place and residual."""
 
@@ -206,6 +217,7 @@ def case(label: str, layer: Layer, timed: bool) -> Case:
     """One layer."""
     outputs = min(256, max(16, next_power_of_2(layer.outputs)))  # as the table counts them
     key = {"outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0}
+    by_others: dict[str, Way] = {BY_TAPS: by_taps} if layer.outputs <= MOST_OUTPUTS else {}
     return Case(
         name=f"conv3d {label}",
         kernel="conv3d",
@@ -216,6 +228,7 @@ def case(label: str, layer: Layer, timed: bool) -> Case:
         reference=reference,
         ways={
             OURS: ours_with(None),
+            **by_others,
             "cuDNN channels last": cudnn(torch.channels_last_3d),
             "cuDNN": cudnn(torch.contiguous_format),
         },
