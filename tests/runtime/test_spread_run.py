@@ -216,3 +216,14 @@ def test_workers_that_do_not_fit_are_refused_before_work(film: Path, tmp_path: P
     done = run(film, "nano", output, "--workers", "1000")
     assert done.returncode == 4 and "1000 workers at 360p need about" in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_network_that_ships_makes_the_same_file_on_two_workers(
+    film: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.mp4", tmp_path / "two.mp4"
+    for output, workers in ((one, "1"), (two, "2")):
+        done = run(film, "nano", output, "--range", "0-19", "--workers", workers)
+        assert done.returncode == 0, done.stderr
+    assert one.read_bytes() == two.read_bytes()
