@@ -96,7 +96,9 @@ def test_a_stranger_is_not_overwritten(folder: Path, model: str) -> None:
     assert code == 0 and states(rows) == ["done"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_batch_goes_on(folder: Path, model: str, sent: signal.Signals) -> None:
     """It is stopped within the second film, whose segments are kept; a worker dies before that."""
     make_film(folder / "b.mkv", 200, (50, 100, 150))
