@@ -13,8 +13,11 @@ from tests.vae_graphs import CONFIG, SIZE, export_vae, stage_spec
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
+from vr_trt.engines import build as engines_build
 from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER, CODERS
+from vr_trt.engines.cache import Canvas
+from vr_trt.engines.graphs import GraphRequest
 from vr_trt.engines.triton_card import CardBytes
 from vr_trt.engines.triton_compile import check_kernels
 from vr_trt.engines.triton_memory import card_bytes
@@ -127,6 +130,29 @@ def test_other_graphs_are_refused(graphs: Path, tmp_path: Path) -> None:
         build(step, plan, stage="decode_start")
     with pytest.raises(ModelError, match="as network.conv_in.weight and tiny has"):
         build(graphs / "decode_image.onnx", plan, stage="decode_step")
+
+
+@pytest.mark.parametrize(("cut", "lines"), [(None, 0), (True, 1)])
+def test_a_vae_that_would_be_cut_is_taken_whole(
+    cut: bool | None, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silently where a profile cuts, with a line where it was asked for."""
+    asked: list[GraphRequest] = []
+
+    def find_graphs(wanted: GraphRequest, watch: object, cache: object) -> None:
+        asked.append(wanted)
+        raise ModelError("seen")
+
+    monkeypatch.setattr(engines_build, "find_graphs", find_graphs)
+    canvas = Canvas(width=1920, height=1088, latents=6, step=1)
+    request = engines_build.BuildRequest(
+        model="nano", profile="1080p", canvas=canvas, backend="triton", cut=cut, default_cut=True
+    )
+    said: list[str] = []
+    with pytest.raises(ModelError, match="seen"):
+        engines_build.build_engines(request, engines_build.Watch(says=said.append))
+    assert [wanted.cut for wanted in asked] == [False]
+    assert len(said) == lines and all("triton has the VAE in one piece" in line for line in said)
 
 
 def test_a_plan_without_a_tensor_is_refused(graphs: Path, tmp_path: Path) -> None:
