@@ -115,7 +115,7 @@ def first_packets(container: InputContainer, streams: list[Stream]) -> "dict[int
                 found.setdefault(packet.stream_index, packet)
             if len(found) == len(wanted) or number >= _PACKETS_TO_TRY:
                 break
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):  # IndexError: PyAV, where another stream turns up
         return found  # a damaged start; the headers alone decide then
     return found
 

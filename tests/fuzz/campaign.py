@@ -1,8 +1,8 @@
 """Mutated files through the reader and the command line: `python -m tests.fuzz.campaign`.
 
-Every input is made from (seed, number) alone, so that a finding can be made again. A worker reads
-them; one that crashes or takes too long is replaced, and the input is kept as a finding, as is one
-that raises anything but a refusal of ours. Prints a summary, and one JSON document as the last line.
+Every input is made from a small file and (seed, number). Encoders do not always give that file the
+same bytes, so what does wrong is kept (`--keep`). A worker reads the inputs; one that crashes or takes
+too long is replaced. Prints what was found, and one JSON document as the last line.
 """
 
 import argparse
