@@ -33,7 +33,7 @@ class PlainNetworks:
         self._device, self._dtype = torch.device(device), dtype
         self.vae = self._filled(VideoVae(files.vae), dict(files.load_vae()))
         self.generator = self._filled(Generator(files.generator), dict(files.load_generator()))
-        self.scaling = files.vae.scaling
+        self.scaling, self.detail = files.vae.scaling, files.detail
         self._text = files.load_text().to(self._device, dtype)
 
     def _filled(self, network: Any, weights: dict[str, Tensor]) -> Any:
@@ -80,7 +80,7 @@ class TorchWay:
             networks.vae.encoder.compile()
             networks.vae.decoder.compile()
             networks.generator.compile()
-        self._wavelet = Wavelet().to(networks.on_device(torch.empty(0)).device)
+        self._wavelet = Wavelet(networks.detail).to(networks.on_device(torch.empty(0)).device)
 
     def restore(self, frames: Frames) -> Frames:
         """Frames [F, H, W, 3], restored, colours corrected as `vr-trt run` does."""

@@ -225,6 +225,7 @@ class _Stage:
             estimated_bytes=estimate,
             facts=built.report.facts,
             gate=self._gate(),
+            detail=self.job.graphs.detail,
         )
 
     def _gate(self) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from vr_trt.engines.spec import Change, EngineSpec, difference
 from vr_trt.engines.store import Store, cache_folder, folder_bytes
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -56,6 +57,7 @@ class About:
     estimated_bytes: int = 0  # what the law said before
     facts: Mapping[str, Any] = field(default_factory=dict)  # the builder's own
     gate: Mapping[str, Any] | None = None  # of fp8: the verdict, see `vr_trt.engines.gate`
+    detail: Sequence[float] = PUBLISHED_DETAIL  # the model's, see `vr_trt.kernels.detail`
     made: str = ""  # UTC
     made_by: str = vr_trt.__version__
 

@@ -24,6 +24,7 @@ from vr_trt.engines.spec import DIGEST_LETTERS, file_name
 from vr_trt.engines.store import Store, cache_folder, writing
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 _CALLS = ("image", "start", "step")
 _HALVES = tuple(f"{half}_{call}" for half in ("fine", "coarse") for call in ("start", "step"))
@@ -70,6 +71,7 @@ class Graphs:
     seconds: float  # that making them took, now or before; 0 where they came ready
     is_new: bool = False
     gate: Mapping[str, Any] | None = None  # of fp8: the verdict, see `vr_trt.engines.gate`
+    detail: Sequence[float] = PUBLISHED_DETAIL  # see `vr_trt.kernels.detail`
 
     def precision_of(self, stage: str) -> str:
         """Of one stage: only the generator is ever in fp8, the VAE is in fp16 beside it."""
@@ -209,6 +211,7 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         },
         seconds=manifest.get("seconds", 0.0),
         gate=_gate(manifest),
+        detail=manifest.get("detail", PUBLISHED_DETAIL),
     )
 
 

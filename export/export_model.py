@@ -204,6 +204,7 @@ def _write_manifest(job: _Job, stages: dict[str, str], tokens: int) -> Path:
         "head_width": generator.head_width,
         "rope": generator.rope,
         "latent_channels": generator.latent_channels,
+        "detail": plan.model.detail,
         "weights": job.hashes,
         "sha256": {name: hash_file(folder / name) for name in sorted(files)},
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 from vr_trt.errors import UsageError
 from vr_trt.export.checkpoint import load_generator_weights, load_vae_weights
 from vr_trt.export.config import (
+    DETAIL_NANO,
     GENERATOR_3B,
     GENERATOR_7B,
     GENERATOR_NANO,
@@ -21,6 +22,7 @@ from vr_trt.export.config import (
 from vr_trt.export.text import POSITIVE_TEXT, load_text
 from vr_trt.export.weights import require
 from vr_trt.export.weights_hashes import hash_file
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 NANO_WEIGHTS = Path(__file__).parent / "nano" / "weights"
 
@@ -34,6 +36,7 @@ class ModelFiles:
     vae: VaeConfig
     generator_file: Path
     vae_file: Path
+    detail: tuple[float, ...] = PUBLISHED_DETAIL  # its shares, see `kernels.detail`
 
     def load_generator(self) -> Mapping[str, Tensor]:
         """The generator's tensors, read when asked for; ModelError for a wrong file."""
@@ -77,6 +80,7 @@ def find_model_files(
             vae=VAE_NANO,
             generator_file=generator_file or NANO_WEIGHTS / "generator.safetensors",
             vae_file=vae_file or NANO_WEIGHTS / "vae.safetensors",
+            detail=DETAIL_NANO,
         )
     if name not in PUBLISHED:
         raise UsageError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")

@@ -19,13 +19,21 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from vr_trt.export.colour_fix import COLOUR_FIXES
+from vr_trt.export.colour_fix import COLOUR_FIXES, ColourFix
+from vr_trt.export.config import DETAIL_NANO
 from vr_trt.export.pixels import ToModel, ToModelSub, ToVideo, ToVideoSub
+from vr_trt.kernels.detail import PUBLISHED_DETAIL, wavelet_name
 
 OPSET = 23
 SHIPPED = Path(__file__).resolve().parents[1] / "engines" / "pixels"
 # Planes by the bits of an item: 32 are code values in float32, for backends without uint16.
 DEPTHS = {8: torch.uint8, 16: torch.uint16, 32: torch.float32}
+
+# By the name in a graph's name: the wavelet is there for each share of detail that a model has.
+CORRECTIONS: dict[str, tuple[ColourFix, tuple[float, ...]]] = {
+    **{fix: (fix, PUBLISHED_DETAIL) for fix in COLOUR_FIXES},
+    wavelet_name(DETAIL_NANO): ("wavelet", DETAIL_NANO),
+}
 
 Dims = tuple[str | int, ...]
 
@@ -136,11 +144,11 @@ def _graphs() -> list[_Graph]:
         )
         plane: Dims = ("F", "Ho", "Wo")
         small: Dims = ("F", "h", "w") if sub else plane
-        for fix in COLOUR_FIXES:
+        for name, (fix, detail) in CORRECTIONS.items():
             graphs.append(
                 _Graph(
-                    name=f"to_video_{fix}_{chroma}_{bits}",
-                    module=(ToVideoSub if sub else ToVideo)(fix, depth),
+                    name=f"to_video_{name}_{chroma}_{bits}",
+                    module=(ToVideoSub if sub else ToVideo)(fix, depth, detail),
                     inputs=_TO_VIDEO_SUB if sub else _TO_VIDEO,
                     outputs={"y": plane, "u": small, "v": small},
                     depth=depth,

@@ -6,10 +6,13 @@ Everything that depends on the video (matrix, range, siting, sizes) is an input 
 computes once (`vr_trt.kernels.resample` makes the resampling matrices), so one graph serves all.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from vr_trt.export.colour_fix import ColourFix, colour_fix
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 Planes = tuple[Tensor, Tensor, Tensor]
 
@@ -105,13 +108,15 @@ class ToVideo(nn.Module):
     """Crop → colour correction → 0..1 → YUV → dither → planes (spec §7.9, 7.10).
 
     The crop's size is that of `dither`; a threshold of 0.5 everywhere rounds to nearest.
-    `depth` is the planes' type, torch.uint8 or torch.uint16.
+    `depth` is the planes' type, torch.uint8 or torch.uint16; `detail` as in `kernels.detail`.
     """
 
-    def __init__(self, fix: ColourFix, depth: torch.dtype) -> None:
+    def __init__(
+        self, fix: ColourFix, depth: torch.dtype, detail: Sequence[float] = PUBLISHED_DETAIL
+    ) -> None:
         super().__init__()
         self.crop = Crop()
-        self.fix = colour_fix(fix)
+        self.fix = colour_fix(fix, detail)
         self.colour = ColourMatrix()
         self.quantise = Quantise(depth)
 
@@ -142,8 +147,10 @@ class ToVideo(nn.Module):
 class ToVideoSub(ToVideo):
     """`ToVideo` for planes whose chroma is subsampled."""
 
-    def __init__(self, fix: ColourFix, depth: torch.dtype) -> None:
-        super().__init__(fix, depth)
+    def __init__(
+        self, fix: ColourFix, depth: torch.dtype, detail: Sequence[float] = PUBLISHED_DETAIL
+    ) -> None:
+        super().__init__(fix, depth, detail)
         self.chroma = Resample()
 
     def forward(  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +11,7 @@ from vr_trt.engines.cache import Engine
 from vr_trt.engines.gate import refusal
 from vr_trt.engines.graphs import NETWORK_STAGES
 from vr_trt.errors import ModelError, UsageError
+from vr_trt.kernels.detail import PUBLISHED_DETAIL, wavelet_name
 from vr_trt.runtime import onnxruntime_session
 from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.session import Session
@@ -42,6 +43,7 @@ class Manifest:
     latent_channels: int
     sha256: Mapping[str, str]  # file -> hash, every file of the folder
     precision: str = "fp32"
+    detail: Sequence[float] = PUBLISHED_DETAIL  # see `kernels.detail`
     shape: Mapping[str, int] | None = None  # the one that the graphs are for; None: any
     fp8: Mapping[str, Any] | None = None  # calibration and gate of a generator in fp8
     memory: Mapping[str, float] = field(default_factory=dict)  # see runtime/memory.py
@@ -54,6 +56,7 @@ class Manifest:
             raise ValueError(f"no hash of {', '.join(unlisted)}")
         if outside := [name for name in self.sha256 if Path(name).name != name]:
             raise ValueError(f"{', '.join(outside)} is outside of the folder")
+        wavelet_name(self.detail)  # ValueError for what is none
 
     def _parts(self, verb: str) -> tuple[str, ...]:
         """The stages of a coder over time."""
@@ -166,6 +169,7 @@ class Model:
             latent_channels=own.manifest.latent_channels if own else LATENT_CHANNELS,
             sha256={s: engines[s].spec.onnx if s in engines else "" for s in plans},
             precision=first.spec.precision,
+            detail=first.about.detail,
             shape={"width": canvas.width, "height": canvas.height, "latents": canvas.latents},
         )
         model._open(plans, options)

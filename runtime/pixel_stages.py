@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt.errors import DamagedInputError, ModelError
+from vr_trt.kernels.detail import wavelet_name
 from vr_trt.kernels.resample import (
     AxisSiting,
     chroma_down_matrix,
@@ -47,7 +48,7 @@ class PixelWay:
     source: Picture
     target: Picture
     canvas: Canvas
-    correction: Correction
+    correction: str  # as in the graphs' names, see `graph_correction`
 
 
 class PixelStages:
@@ -58,7 +59,7 @@ class PixelStages:
         source: Picture,
         target: Picture,
         canvas: Canvas,
-        correction: Correction,
+        correction: str,
         options: OrtOptions | None = None,
         sessions: tuple[Session, Session] | None = None,
     ) -> None:
@@ -101,6 +102,11 @@ class PixelStages:
         """Stop what runs, from any thread."""
         self._to_model.cancel()
         self._to_video.cancel()
+
+
+def graph_correction(color: Correction, detail: Sequence[float]) -> str:
+    """The correction in a graph's name: the wavelet has one for the model's share of detail."""
+    return wavelet_name(detail) if color == "wavelet" else color
 
 
 def check_size(frame: Frame, source: Picture) -> None:

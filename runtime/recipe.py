@@ -19,7 +19,7 @@ from vr_trt.runtime.input_identity import input_digest
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
-from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay
+from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay, graph_correction
 from vr_trt.runtime.plan import Plan, estimated_frames, make_plan
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.serving import Networks, Serving, Wanted
@@ -68,7 +68,8 @@ class Recipe:
         model = self.networks.open(plan.serving)
         self.finish()
         self.notes.clear()
-        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=self.color)
+        fix = graph_correction(self.color, model.manifest.detail)
+        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=fix)
         pixels = self._pixels(way, model)
         self._loop = loop = self._open_loop(plan, model, way)
 

@@ -5,7 +5,7 @@ given when it is opened, and again with every call if the caller likes; others a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from vr_trt.runtime.session import Array, Tensor
 from vr_trt.runtime.triton_session import TritonSession
 
 Precision = Literal["fp32", "fp16", "bf16"]
+_CORRECTIONS: dict[str, Correction] = {name: name for name in get_args(Correction)}
 _PICTURES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -97,14 +98,20 @@ def open_to_video(
 
 
 def open_way(way: PixelWay, device: str = "cuda") -> tuple[TritonPixels, TritonPixels]:
-    """to_model and to_video of a film, a frame a call; ModelError for tables that do not fit."""
+    """to_model and to_video of a film, a frame a call.
+
+    ModelError for tables that do not fit, or a correction that is no kernel's: a model's own shares.
+    """
+    correction = _CORRECTIONS.get(way.correction)
+    if correction is None:
+        raise ModelError(f"no kernel corrects colours by {way.correction}")
     source, target = way.source.pixel.bits, way.target.pixel.bits
     padded = way.canvas.padded_h, way.canvas.padded_w
     to_model = open_to_model(
         to_model_inputs(way.source, way.canvas), pixel_work(1, source, device=device)
     )
     to_video = open_to_video(
-        to_video_inputs(way.target), pixel_work(1, target, device=device), way.correction, padded
+        to_video_inputs(way.target), pixel_work(1, target, device=device), correction, padded
     )
     return to_model, to_video
 

@@ -7,6 +7,7 @@ its input before the network sees it.
 import io
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import av
 import numpy as np
@@ -16,35 +17,74 @@ from numpy.random import Generator as Rng
 
 from vr_trt.export.nano.data import Clip
 
+Kernel = Literal["bicubic", "bilinear", "aliased"]  # aliased: bilinear without a low-pass before
+KERNELS: tuple[Kernel, ...] = ("bicubic", "bilinear", "aliased")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Degradation:
-    """What happens to one clip; sigma in pixels of the target, noise in 0..1, crf as x264's."""
+    """What happens to one clip; sigma in pixels of the target, noise in 0..1, crf as the encoder's.
 
-    blur: float
-    shrink: float
-    noise: float
-    chroma_noise: float
-    codec: str  # "h264", "mjpeg" or "none"
-    quality: int  # x264 crf, or mjpeg quantiser scale
-    gain: float
-    offset: float
+    By default nothing does.
+    """
+
+    blur: float = 0.0
+    shrink: float = 1.0
+    kernel: Kernel = "bicubic"
+    halo: float = 0.0  # sharpening before it was stored, as cameras and old transfers do
+    noise: float = 0.0
+    chroma_noise: float = 0.0
+    codec: str = "none"  # or "h264", "vp9", "mjpeg"
+    quality: int = 0  # crf, or mjpeg quantiser scale
+    gain: float = 1.0
+    offset: float = 0.0
     seed: int
 
 
+HALO_SIGMA = 1.2
+CLEAN_SHARE, LIGHT_SHARE = 0.04, 0.36
+# Of each encoder, the qualities of light damage and of any.
+_QUALITIES = {
+    "h264": ((16, 24), (17, 37)),
+    "vp9": ((16, 30), (18, 48)),
+    "mjpeg": ((2, 5), (2, 14)),
+    "none": ((0, 1), (0, 1)),
+}
+
+
 def draw(rng: Rng) -> Degradation:
+    """What training draws: now and then nothing, often light damage, else any."""
+    choice = rng.random()
+    if choice < CLEAN_SHARE:
+        return Degradation(seed=int(rng.integers(2**31)))
+    return draw_light(rng) if choice < CLEAN_SHARE + LIGHT_SHARE else draw_any(rng)
+
+
+def draw_light(rng: Rng) -> Degradation:
+    """A random degradation of a clip that is still good."""
+    return _drawn(rng, light=True)
+
+
+def draw_any(rng: Rng) -> Degradation:
     """A random degradation, from hardly any to bad."""
-    codec = str(rng.choice(["h264", "mjpeg", "none"], p=[0.65, 0.2, 0.15]))
+    return _drawn(rng, light=False)
+
+
+def _drawn(rng: Rng, *, light: bool) -> Degradation:
+    worst = 0.4 if light else 1.0
+    codec = str(rng.choice(list(_QUALITIES), p=[0.5, 0.15, 0.15, 0.2]))
     noisy = rng.random() < 0.6
     return Degradation(
-        blur=float(rng.uniform(0.0, 1.6)) if rng.random() < 0.7 else 0.0,
-        shrink=float(math.exp(rng.uniform(0, math.log(4.0)))) if rng.random() < 0.9 else 1.0,
-        noise=float(rng.uniform(0.0, 0.05)) if noisy else 0.0,
-        chroma_noise=float(rng.uniform(0.0, 0.03)) if noisy else 0.0,
+        blur=worst * float(rng.uniform(0.0, 1.6)) if rng.random() < 0.7 else 0.0,
+        shrink=math.exp(worst * rng.uniform(0, math.log(4.0))) if rng.random() < 0.9 else 1.0,
+        kernel=KERNELS[int(rng.choice(3, p=[0.6, 0.25, 0.15]))],
+        halo=float(rng.uniform(0.0, 0.8)) if rng.random() < 0.2 else 0.0,
+        noise=worst * float(rng.uniform(0.0, 0.05)) if noisy else 0.0,
+        chroma_noise=worst * float(rng.uniform(0.0, 0.03)) if noisy else 0.0,
         codec=codec,
-        quality=int(rng.integers(17, 37)) if codec == "h264" else int(rng.integers(2, 14)),
-        gain=float(rng.normal(1.0, 0.015)),
-        offset=float(rng.normal(0.0, 0.006)),
+        quality=int(rng.integers(*_QUALITIES[codec][0 if light else 1])),
+        gain=float(rng.normal(1.0, 0.015 * worst)),
+        offset=float(rng.normal(0.0, 0.006 * worst)),
         seed=int(rng.integers(2**31)),
     )
 
@@ -84,6 +124,9 @@ def compress(clip: Clip, codec: str, quality: int) -> Clip:
         return clip
     if codec == "h264":
         how = Codec(codec, "yuv420p", {"crf": str(quality), "preset": "veryfast"})
+    elif codec == "vp9":
+        speed = {"deadline": "realtime", "cpu-used": "6"}
+        how = Codec("libvpx-vp9", "yuv420p", {"crf": str(quality), "b": "0", **speed})
     else:
         how = Codec(codec, "yuvj420p", {"qmin": str(quality), "qmax": str(quality)})
     return encode_and_decode(clip, how)
@@ -119,7 +162,9 @@ def degrade(clip: Clip, how: Degradation) -> Clip:
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
     frames = _blur(frames, how.blur) * how.gain + how.offset
     if small != size:
-        frames = F.interpolate(frames, small, mode="bicubic", antialias=True)
+        mode = "bicubic" if how.kernel == "bicubic" else "bilinear"
+        frames = F.interpolate(frames, small, mode=mode, antialias=how.kernel != "aliased")
+    frames = frames + how.halo * (frames - _blur(frames, HALO_SIGMA))
     frames = _add_noise(frames, how)
     stored = compress(to_levels(frames), how.codec, how.quality)
     if small == size:

@@ -3,15 +3,16 @@
     python -m vr_trt.export.nano.evaluate --weights export/nano/weights --work FOLDER [--json FILE]
 
 `held-out` clips have other pictures than training, and motions and damage that are drawn anew in
-the same ways; `other damage` has ways that training never draws as well. The bicubic input is what
-the tool would give without a network; sharpened is that, frame by frame; restored is after the
-wavelet colour correction, as the tool does it; reconstructed is the sharp clip through the VAE.
+the same ways; `light damage` has such clips that are still good, which a restoration should leave
+alone; `other damage` has ways that training never draws. The bicubic input is what the tool would
+give without a network; sharpened is that, frame by frame; restored is after nano's colour
+correction, as the tool does it; reconstructed is the sharp clip through the VAE.
 """
 
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from vr_trt.export.nano.pool import PoolSpec, open_pool
 from vr_trt.export.nano.scores import Pictures, flicker, likeness, motion, sharpened
 from vr_trt.export.vae import VideoVae, split_moments
 
-HELD_OUT = PoolSpec(seed=3, split="held-out", clips=32, frames=9, size=192)
+HELD_OUT = PoolSpec(seed=3, split="held-out", clips=32, frames=9, size=192, damage="any")
+POOLS = {"held-out": HELD_OUT, "light damage": replace(HELD_OUT, seed=5, damage="light")}
 OTHER_SEED = 4
 Table = dict[str, dict[str, float]]  # way -> measure -> value
 
@@ -83,8 +85,8 @@ def reconstruct(vae: VideoVae, x: Tensor) -> Tensor:
 
 def pairs(which: Set, work: Path) -> Iterator[tuple[Clip, Clip]]:
     """Sharp and degraded clips uint8 [9, size, size, 3] of a set."""
-    if which.name == "held-out":
-        pool = open_pool(work / "evaluation", HELD_OUT)
+    if which.name in POOLS:
+        pool = open_pool(work / f"evaluation, {which.name}", POOLS[which.name])
         yield from zip(pool.sharp[: which.clips], pool.degraded[: which.clips], strict=True)
         return
     for index in range(which.clips):
@@ -136,6 +138,7 @@ def main() -> None:
     options = parser.parse_args()
     sets = (
         Set(name="held-out", clips=options.clips, size=HELD_OUT.size),
+        Set(name="light damage", clips=options.clips, size=HELD_OUT.size),
         Set(name="other damage", clips=options.clips, size=HELD_OUT.size),
         Set(name="other damage, 360p", clips=-(-options.clips // 3), size=368),
     )

@@ -49,11 +49,6 @@ def grid(error: Tensor) -> Tensor:
     return (pattern - pattern.mean((2, 3), keepdim=True)).abs().mean()
 
 
-def spread_loss(mean: Tensor, logvar: Tensor) -> Tensor:
-    """Divergence of the latents' distribution from the standard normal one, per element."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-
-
 def psnr(out: Tensor, target: Tensor) -> float:
     """Peak signal to noise ratio in dB of pictures in -1..1, pooled over all of them."""
     error = F.mse_loss(out.float().clamp(-1, 1), target).item()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from vr_trt.export.colour_fix import Wavelet
-from vr_trt.export.config import GeneratorConfig, VaeConfig
+from vr_trt.export.config import DETAIL_NANO, GeneratorConfig, VaeConfig
 from vr_trt.export.generator import Generator
 from vr_trt.export.nano.identity_start import start_identity
 from vr_trt.export.nano.linear_start import hold_constants, start_linear
@@ -96,9 +96,9 @@ def new_nano(vae: VaeConfig, generator: GeneratorConfig, pool: Pool, seed: int) 
     return nano
 
 
-def recoloured(clips: Tensor, reference: Tensor) -> Tensor:
-    """The detail of `clips` on the low frequencies of `reference`, both [B, 3, T, H, W]."""
-    wavelet = Wavelet().to(clips.device)
+def recoloured(clips: Tensor, reference: Tensor, detail: tuple[float, ...] = DETAIL_NANO) -> Tensor:
+    """`clips` [B, 3, T, H, W] after nano's colour correction by `reference` of that shape."""
+    wavelet = Wavelet(detail).to(clips.device)
     frames = [side.transpose(1, 2).flatten(0, 1) for side in (clips, reference)]
     out = wavelet(*frames)
     assert isinstance(out, Tensor)

@@ -2,15 +2,24 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vr_trt.export.nano.data import Split, make_clip
-from vr_trt.export.nano.degrade import degrade, draw
+from vr_trt.export.nano.degrade import Degradation, degrade, draw, draw_any, draw_light
+
+Damage = Literal["mixed", "any", "light"]
+_DRAWS: dict[Damage, Callable[[np.random.Generator], Degradation]] = {
+    "mixed": draw,
+    "any": draw_any,
+    "light": draw_light,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +31,8 @@ class PoolSpec:
     clips: int = 1600
     frames: int = 9
     size: int = 128
+    damage: Damage = "mixed"
+    version: int = 2  # counts the changes of what is drawn, after which a pool is made anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +43,32 @@ class Pool:
     degraded: NDArray[np.uint8]
 
     def batch(
-        self, seed: tuple[int, ...], clips: int, frames: int, size: int
+        self, seed: tuple[int, ...], clips: int, frames: int, size: int, speed: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random crops of random clips, flipped and turned at random.
+        """Random crops of random clips, flipped and turned at random; every `speed`-th frame.
 
         Returns sharp and degraded, each float32 [clips, 3, frames, size, size] in -1..1; a function
         of `seed` alone, so that a resumed training sees the batches it would have seen.
         """
         rng = np.random.default_rng(seed)
-        pairs = [self._crop(rng, frames, size) for _ in range(clips)]
+        pairs = [self._crop(rng, frames, size, speed) for _ in range(clips)]
         sharp, degraded = (torch.stack(side) for side in zip(*pairs, strict=True))
         return sharp, degraded
 
     def _crop(
-        self, rng: np.random.Generator, frames: int, size: int
+        self, rng: np.random.Generator, frames: int, size: int, speed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         count, length, height, width, _ = self.sharp.shape
         clip = int(rng.integers(count))
-        first = int(rng.integers(length - frames + 1))
+        span = speed * (frames - 1) + 1
+        first = int(rng.integers(length - span + 1))
         top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         flips = tuple(axis for axis in (0, 1, 2) if rng.random() < 0.5)
         turn = rng.random() < 0.5
         result = []
         for source in (self.sharp, self.degraded):
-            part = source[clip, first : first + frames, top : top + size, left : left + size]
+            times = slice(first, first + span, speed)
+            part = source[clip, times, top : top + size, left : left + size]
             part = np.flip(part, flips)
             part = part.transpose(0, 2, 1, 3) if turn else part
             video = torch.from_numpy(part.copy()).permute(3, 0, 1, 2)
@@ -83,7 +96,7 @@ def _make(folder: Path, spec: PoolSpec, record: Path) -> None:
     for index in range(spec.clips):
         rng = np.random.default_rng((spec.seed, index))
         sharp[index] = make_clip(rng, spec.split, spec.frames, spec.size)
-        degraded[index] = degrade(sharp[index], draw(rng))
+        degraded[index] = degrade(sharp[index], _DRAWS[spec.damage](rng))
     sharp.flush()
     degraded.flush()
     partial = record.with_suffix(".partial")

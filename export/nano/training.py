@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
+
 AVERAGE = 0.998  # of the moving average of the weights, per step
 FULL_RATE = 100  # inputs: with more of them a weight moves by so much less, the sum by the same
 
@@ -29,6 +31,8 @@ class Phase:
     size: int
     rate: float
     last_rate: float
+    detail: tuple[float, ...] = PUBLISHED_DETAIL  # see `kernels.detail`
+    fast: float = 0.0  # share of the batches at twice the speed
 
     def rate_at(self, step: int) -> float:
         """The learning rate at `step` of this phase, after a short warm-up."""

@@ -18,9 +18,9 @@ def relative_rms(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
 
 
-def low_by_definition(plane: np.ndarray) -> np.ndarray:
-    """Five blurs of one plane [H, W], axis by axis, neighbours taken by clamped index."""
-    for dilation in (1, 2, 4, 8, 16):
+def low_by_definition(plane: np.ndarray, bands: int = 5) -> np.ndarray:
+    """As many blurs of one plane [H, W], axis by axis, neighbours taken by clamped index."""
+    for dilation in (1, 2, 4, 8, 16)[:bands]:
         for axis in (0, 1):
             at = np.arange(plane.shape[axis])
             before, after = (
@@ -48,6 +48,31 @@ def test_wavelet_is_its_definition_at_any_size(size: tuple[int, int]) -> None:
             other = reference[frame, channel].numpy()
             wanted = own - low_by_definition(own) + low_by_definition(other)
             np.testing.assert_allclose(given[frame, channel], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5])
+def test_the_wavelet_takes_as_many_bands_as_the_model_makes(bands: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    restored, reference = torch.randn((2, 1, 3, 17, 33), generator=generator, dtype=torch.float64)
+    given = colour_fix("wavelet", (1.0,) * bands).double()(restored, reference).numpy()
+    for channel in range(3):
+        own, other = restored[0, channel].numpy(), reference[0, channel].numpy()
+        wanted = own - low_by_definition(own, bands) + low_by_definition(other, bands)
+        np.testing.assert_allclose(given[0, channel], wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("detail", [(0.5, 0.25, 0.25), (0.0, 1.0), (0.3, 0.3, 0.3, 0.3, 0.7)])
+def test_shares_of_bands_add_up(detail: tuple[float, ...]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    restored, reference = torch.randn((2, 1, 3, 17, 33), generator=generator, dtype=torch.float64)
+    given = Wavelet(detail).double()(restored, reference).numpy()
+    wanted = reference.numpy().copy()
+    for channel in range(3):
+        more = (restored - reference)[0, channel].numpy()
+        for band, share in enumerate(detail):
+            finer, coarser = low_by_definition(more, band), low_by_definition(more, band + 1)
+            wanted[0, channel] += share * (finer - coarser)
+    np.testing.assert_allclose(given, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", TINY)

@@ -8,14 +8,16 @@ import onnxruntime
 import pytest
 import torch
 
-from vr_trt.export.colour_fix import COLOUR_FIXES
-from vr_trt.export.pixel_graphs import SHIPPED, PixelShape, export_pixel_graphs
+from vr_trt.export import pixel_graphs
+from vr_trt.export.models import find_model_files
+from vr_trt.export.pixel_graphs import CORRECTIONS, SHIPPED, PixelShape, export_pixel_graphs
 from vr_trt.export.pixels import ToModel, ToModelSub, ToVideo, ToVideoSub
+from vr_trt.kernels.detail import wavelet_name
 from vr_trt.kernels.resample import chroma_down_matrix, chroma_up_matrix, resize_matrix
 
 NAMES = [
     f"{stage}_{chroma}_{bits}"
-    for stage in ("to_model", *(f"to_video_{fix}" for fix in COLOUR_FIXES))
+    for stage in ("to_model", *(f"to_video_{name}" for name in CORRECTIONS))
     for chroma in ("sub", "full")
     for bits in (8, 16, 32)
 ]
@@ -81,9 +83,9 @@ def module(name: str) -> torch.nn.Module:
     sub = "_sub_" in name
     if name.startswith("to_model"):
         return ToModelSub() if sub else ToModel()
-    fix: Any = name.split("_")[2]
+    fix, detail = CORRECTIONS[name.split("_")[2]]
     depth = torch.from_numpy(np.zeros(1, DEPTHS[name.rpartition("_")[2]])).dtype
-    return (ToVideoSub if sub else ToVideo)(fix, depth)
+    return (ToVideoSub if sub else ToVideo)(fix, depth, detail)
 
 
 def run(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -151,6 +153,26 @@ def test_shipped_graph_equals_its_module(name: str, label: str) -> None:
 def test_shipped_graph_is_what_the_code_exports(name: str, tmp_path: Path) -> None:
     (path,) = export_pixel_graphs(tmp_path, only=[name])
     check_same_graph(path, SHIPPED / path.name)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 5])
+def test_a_graph_takes_as_many_bands_as_the_model_makes(
+    bands: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detail = (1.0,) * bands
+    name = wavelet_name(detail)
+    monkeypatch.setattr(pixel_graphs, "CORRECTIONS", {name: ("wavelet", detail)})
+    monkeypatch.setitem(CORRECTIONS, name, ("wavelet", detail))
+    (path,) = export_pixel_graphs(tmp_path, only=[f"to_video_{name}_full_8"])
+    check_against_torch(path, FULL["444"])
+    blurs = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert len(blurs) == bands
+
+
+@pytest.mark.parametrize("model", ["nano"])
+def test_every_model_here_has_its_correction(model: str) -> None:
+    name = wavelet_name(find_model_files(model).detail)
+    assert {f"to_video_{name}_{c}_{b}" for c in ("sub", "full") for b in (8, 16)} <= set(NAMES)
 
 
 @pytest.mark.slow

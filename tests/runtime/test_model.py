@@ -8,6 +8,7 @@ import pytest
 from tests.fake_model import make_fake_model, write_manifest
 
 from vr_trt.errors import InterruptedRun, ModelError, UsageError
+from vr_trt.kernels.detail import wavelet_name
 from vr_trt.runtime.model import DOWNLOADED, Model, find_model, read_manifest
 from vr_trt.runtime.session import call
 
@@ -51,6 +52,9 @@ def test_missing_and_damaged_files_are_named(
         ({"stages": {"generator": "generator.onnx"}}, "no stage encode_image"),
         ({"sha256": {}}, "no hash of decode_image.onnx"),
         ({"sha256": "none"}, "not a model's manifest"),
+        ({"detail": [1.0] * 6}, "not 1 to 5 shares from 0 to 1"),
+        ({"detail": [0.5, -0.1]}, "not 1 to 5 shares from 0 to 1"),
+        ({"detail": 1}, "not a model's manifest"),
     ],
 )
 def test_a_foreign_manifest_is_refused(
@@ -59,6 +63,12 @@ def test_a_foreign_manifest_is_refused(
     write_manifest(folder, **changes)
     with pytest.raises(ModelError, match=message):
         read_manifest(folder)
+
+
+def test_a_model_makes_all_detail_unless_its_manifest_says_less(folder: Path) -> None:
+    assert read_manifest(folder).detail == (1.0, 1.0, 1.0, 1.0, 1.0)
+    write_manifest(folder, detail=[0.5, 0.25])
+    assert wavelet_name(read_manifest(folder).detail) == "wavelet-50-25"
 
 
 def test_a_file_outside_of_the_folder_is_refused(folder: Path) -> None:
