@@ -43,20 +43,27 @@ class Pool:
     degraded: NDArray[np.uint8]
 
     def batch(
-        self, seed: tuple[int, ...], clips: int, frames: int, size: int, speed: int = 1
+        self,
+        seed: tuple[int, ...],
+        clips: int,
+        frames: int,
+        size: int,
+        speed: int = 1,
+        pan: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Random crops of random clips, flipped and turned at random; every `speed`-th frame.
 
-        Returns sharp and degraded, each float32 [clips, 3, frames, size, size] in -1..1; a function
-        of `seed` alone, so that a resumed training sees the batches it would have seen.
+        With `pan` a crop moves over its clip, by as many pixels a frame at most. Returns sharp and
+        degraded, each float32 [clips, 3, frames, size, size] in -1..1; a function of `seed` alone,
+        so that a resumed training sees the batches it would have seen.
         """
         rng = np.random.default_rng(seed)
-        pairs = [self._crop(rng, frames, size, speed) for _ in range(clips)]
+        pairs = [self._crop(rng, frames, size, speed, pan) for _ in range(clips)]
         sharp, degraded = (torch.stack(side) for side in zip(*pairs, strict=True))
         return sharp, degraded
 
     def _crop(
-        self, rng: np.random.Generator, frames: int, size: int, speed: int
+        self, rng: np.random.Generator, frames: int, size: int, speed: int, pan: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         count, length, height, width, _ = self.sharp.shape
         clip = int(rng.integers(count))
@@ -65,15 +72,29 @@ class Pool:
         top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
         flips = tuple(axis for axis in (0, 1, 2) if rng.random() < 0.5)
         turn = rng.random() < 0.5
+        places = [(top, left)] * frames
+        if pan:
+            rooms = height - size, width - size
+            places = list(zip(*(_path(rng, frames, room, pan) for room in rooms), strict=True))
         result = []
         for source in (self.sharp, self.degraded):
-            times = slice(first, first + span, speed)
-            part = source[clip, times, top : top + size, left : left + size]
-            part = np.flip(part, flips)
+            views = [
+                source[clip, first + speed * index, y : y + size, x : x + size]
+                for index, (y, x) in enumerate(places)
+            ]
+            part = np.flip(np.stack(views), flips)
             part = part.transpose(0, 2, 1, 3) if turn else part
             video = torch.from_numpy(part.copy()).permute(3, 0, 1, 2)
             result.append(video.float() / 127.5 - 1)
         return result[0], result[1]
+
+
+def _path(rng: np.random.Generator, frames: int, room: int, pan: int) -> list[int]:
+    """Places 0..`room` of a crop along one axis, at a steady pace that is often slow."""
+    pace = pan * rng.uniform(-1, 1) * rng.random()
+    way = np.round(pace * np.arange(frames)).astype(int).clip(-room, room)
+    start = int(rng.integers(-way.min(), room - way.max() + 1))
+    return [start + int(step) for step in way]
 
 
 def open_pool(folder: Path, spec: PoolSpec) -> Pool:

@@ -3,8 +3,9 @@
     python -m vr_trt.export.nano.train --work FOLDER --out export/nano/weights
 
 FOLDER keeps the clips and the checkpoint (about 1.5 GB). Run again after an interruption, it goes
-on where it was. On a GPU where PyTorch finds one, else on the CPU. The weights here took half an
-hour of one shared CPU core: they are this command's, and far from where more steps would lead.
+on where it was. On a GPU where PyTorch finds one, else on the CPU. The weights here took 50 minutes
+of one shared CPU core: they are these phases', and more steps would lead further. Another run's
+clips differ in a few bits, as x264 does not always give the same ones.
 
 The VAE starts as a linear code and is trained with the generator from the first step, by regression
 on the finished picture: nano's detail over what the colour correction keeps of the input (`config.
@@ -58,6 +59,18 @@ PHASES = (
         detail=DETAIL_NANO,
         fast=0.5,
     ),
+    Phase(
+        name="pan",
+        steps=1500,
+        clips=2,
+        frames=5,
+        size=64,
+        rate=1e-3,
+        last_rate=1e-5,
+        detail=DETAIL_NANO,
+        fast=0.5,
+        pan=14,
+    ),
 )
 REPORT_CLIPS, GOOD = 8, 50.0  # dB: the input may be sharp already
 IDENTITY_PACE, OFFSET_PACE = 0.3, 0.3
@@ -106,7 +119,7 @@ class Trainer:
         if rng.random() < STILL_SHARE:
             clips, frames = clips * frames // 2, 1
         speed = 2 if phase.fast and frames > 1 and rng.random() < phase.fast else 1
-        pair = self.pools["train"].batch(seed, clips, frames, phase.size, speed)
+        pair = self.pools["train"].batch(seed, clips, frames, phase.size, speed, phase.pan)
         sharp, degraded = (side.to(device_of(self.nano)) for side in pair)
         if rng.random() < VAE_SHARE:
             return clip_loss(self.nano.reconstruct(sharp), sharp, sharp, phase.detail)

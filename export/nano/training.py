@@ -33,6 +33,7 @@ class Phase:
     last_rate: float
     detail: tuple[float, ...] = PUBLISHED_DETAIL  # see `kernels.detail`
     fast: float = 0.0  # share of the batches at twice the speed
+    pan: int = 0  # pixels a frame that a crop moves by, at most
 
     def rate_at(self, step: int) -> float:
         """The learning rate at `step` of this phase, after a short warm-up."""

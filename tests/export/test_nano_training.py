@@ -146,6 +146,17 @@ def test_batches_pair_the_same_crops(pool: Pool) -> None:
     assert torch.equal(*twin.batch((1, 2), 3, 5, 32))
 
 
+def test_a_crop_that_moves_is_a_camera_that_pans(pool: Pool) -> None:
+    columns = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None], (4, 5, 48, 48, 3))
+    ramp = Pool(columns, columns)  # of one value a column
+    paces = set()
+    for seed in range(20):
+        clip = (ramp.batch((seed,), 1, 5, 16, pan=8)[0][0, 0] + 1) * 127.5  # [T, H, W]
+        steps = [clip[:, :, 0].diff(dim=0), clip[:, 0].diff(dim=0)]
+        paces |= {int(step.abs().max().round()) for step in steps}
+    assert max(paces) > 3 and max(paces) <= 8
+
+
 def test_twice_the_speed_is_every_other_frame(pool: Pool) -> None:
     fast, _ = pool.batch((1, 2), 1, 3, 48, speed=2)
     assert fast.shape == (1, 3, 3, 48, 48)
