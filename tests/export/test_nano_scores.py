@@ -1,5 +1,8 @@
 """nano's scores: flicker along the motion, and the clips whose damage training never draws."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -51,3 +54,23 @@ def test_other_damage_follows_its_seed_and_goes_round_the_codecs() -> None:
     errors = [np.square(result.astype(float) - clip).mean() for result in results]
     assert all(5 < error < 3000 for error in errors) and len(set(errors)) == len(CODECS)
     assert not np.array_equal(clip, make_clip(np.random.default_rng(1), "held-out", 3, 128))
+
+
+SCORES = json.loads((Path(__file__).parents[2] / "export" / "nano" / "scores.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["held-out", "other damage", "other damage, 360p"])
+def test_the_published_scores_are_better_than_bicubic_and_flicker_less(name: str) -> None:
+    scores = SCORES[name]["scores"]
+    restored, bicubic, sharp = (
+        scores[way] for way in ("restored", "bicubic input", "sharpened input")
+    )
+    assert restored["psnr"] > bicubic["psnr"] and restored["ssim"] > bicubic["ssim"]
+    assert restored["flicker"] < sharp["flicker"]
+
+
+def test_the_published_scores_of_good_clips_say_what_they_lose() -> None:
+    scores = SCORES["light damage"]["scores"]
+    restored, bicubic = scores["restored"], scores["bicubic input"]
+    assert restored["ssim"] > bicubic["ssim"] and restored["flicker"] < bicubic["flicker"]
+    assert bicubic["psnr"] - 1.5 < restored["psnr"]  # worse on average, as the README says
