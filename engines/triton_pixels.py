@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vr_trt.errors import ModelError
 from vr_trt.kernels.colour_match import ColourMatch
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 from vr_trt.kernels.to_model import ToModel, to_model_tables
 from vr_trt.kernels.to_video import ColourScales, ToVideo, to_video_tables
 from vr_trt.kernels.wavelet import Wavelet
@@ -28,7 +29,6 @@ Correction = Literal["wavelet", "lab", "adain", "none"]
 TO_MODEL = ("to_rgb", "rows", "cols")
 TO_VIDEO = ("from_rgb", "dither", "limits")
 CHROMA = ("chroma_rows", "chroma_cols")  # where chroma is subsampled
-WAVELET_LEVELS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class ToVideoStage:
         work: PixelWork,
         correction: Correction,
         padded: tuple[int, int],  # Hp, Wp
-        levels: int = WAVELET_LEVELS,
+        detail: Sequence[float] = PUBLISHED_DETAIL,
     ) -> None:
         """ModelError for tables that no graph takes."""
         _check_names(fixed, TO_VIDEO)
@@ -97,7 +97,7 @@ class ToVideoStage:
         small = [axis.shape[0] for axis in chroma] or (height, width)
         self._planes = _planes(work, (height, width), small)
         if correction == "wavelet":
-            self._wavelet = Wavelet(height, width, work.device, levels=levels)
+            self._wavelet = Wavelet(height, width, work.device, detail=detail)
             self._corrected = _fp32(work, 3, work.frames, height, width)
             self._room = _fp32(work, 3, work.frames, width, height)
         elif correction != "none":

@@ -2,8 +2,9 @@
 
 In this order: what it computes, in plain PyTorch; the Triton kernel; its launches from Python.
 
-`low` is five blurs by [1, 2, 1]/4 in both directions, dilated 1 to 16, edges repeated before each;
-the first few of them where fewer `levels` are asked for: finer detail alone is the restored one's.
+`low` is five blurs by [1, 2, 1]/4 in both directions, dilated 1 to 16, edges repeated before each.
+A model that makes but a share of some bands (`kernels.detail`) takes back the rest: the sum, over
+the bands at which its share falls, of so much of what the blurs up to there leave.
 Rows and columns do not mix, and the five blurs of a direction are one filter of 63 taps: a tent
 away from the edges, so `low` is two passes. Both run the same kernel, which filters the first axis
 and writes the result transposed, so that reads and writes are dense in either direction. For a
@@ -11,38 +12,54 @@ picture of N samples the passes read 2N restored and reference, write and read N
 restored again and write N.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import triton
 import triton.language as tl
 
 from vr_trt.kernels.bands import row_blocks, smoothing_bands
+from vr_trt.kernels.detail import BANDS, PUBLISHED_DETAIL, wavelet_name
 from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_DILATIONS = (1, 2, 4, 8, 16)
+_DILATIONS = tuple(2**band for band in range(BANDS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Filter:
+    """A filter along one axis, on the device."""
+
+    span: int
+    blocks: int
+    first: "Tensor"  # [blocks]
+    weights: "Tensor"  # [blocks, span, rows]
 
 
 def wavelet_reference(
     restored: "Tensor",  # [..., H, W]
     reference: "Tensor",
-    levels: int = len(_DILATIONS),
+    detail: Sequence[float] = PUBLISHED_DETAIL,
 ) -> "Tensor":  # [..., H, W] fp32
-    """The same, blur by blur, the first `levels` of them."""
+    """The same, band by band: the difference's share of each is added to the reference."""
     import torch
 
-    low = restored.float() - reference.float()
-    for axis in (-2, -1):
-        index = torch.arange(low.shape[axis], device=low.device)
-        for dilation in _DILATIONS[:levels]:
-            before = low.index_select(axis, (index - dilation).clamp(min=0))
-            after = low.index_select(axis, (index + dilation).clamp(max=len(index) - 1))
-            low = 0.5 * low + 0.25 * (before + after)
-    return restored.float() - low
+    out, above = reference.float(), restored.float() - reference.float()
+    for dilation, share in zip(_DILATIONS, detail, strict=False):
+        below = above
+        for axis in (-2, -1):
+            index = torch.arange(below.shape[axis], device=below.device)
+            before = below.index_select(axis, (index - dilation).clamp(min=0))
+            after = below.index_select(axis, (index + dilation).clamp(max=len(index) - 1))
+            below = 0.5 * below + 0.25 * (before + after)
+        out, above = out + share * (above - below), below
+    return out
 
 
 @triton.jit
@@ -96,21 +113,30 @@ class Wavelet:
         width: int,
         device: "torch.device | str",
         options: Mapping[str, int] | None = None,  # as in tuned/wavelet.toml
-        levels: int = len(_DILATIONS),
+        detail: Sequence[float] = PUBLISHED_DETAIL,
     ) -> None:
-        """Put the filters of H rows and W columns on the device; ValueError for other `levels`."""
+        """Put the filters of H rows and W columns on the device; ValueError for other `detail`."""
         import torch
 
-        if not 1 <= levels <= len(_DILATIONS):
-            raise ValueError(f"the wavelet has 1 to {len(_DILATIONS)} levels, not {levels}")
-
+        wavelet_name(detail)
         self._size = height, width
-        self._options = options or tuned("wavelet", capability_of(torch.device(device)))
-        self._filters = []
-        for size in self._size:
-            blocks = row_blocks(smoothing_bands(size, _DILATIONS[:levels]), self._options["ROWS"])
-            tables = (torch.from_numpy(a).to(device) for a in (blocks.first, blocks.weights))
-            self._filters.append((blocks.span, blocks.blocks, *tables))
+        self._device = torch.device(device)
+        self._options = options or tuned("wavelet", capability_of(self._device))
+        falls = enumerate(pairwise((1.0, *detail, 0.0)))
+        self._filters = [
+            (self._filter(height, blurs), self._filter(width, blurs, share - next_share))
+            for blurs, (share, next_share) in falls
+            if share != next_share
+        ]
+
+    def _filter(self, size: int, blurs: int, share: float = 1.0) -> _Filter:
+        """`share` times the first `blurs` blurs of an axis; of none it is that share itself."""
+        import torch
+
+        blocks = row_blocks(smoothing_bands(size, _DILATIONS[:blurs]), self._options["ROWS"])
+        first, weights = blocks.first, np.float32(share) * blocks.weights
+        tables = (torch.from_numpy(table).to(self._device) for table in (first, weights))
+        return _Filter(blocks.span, blocks.blocks, *tables)
 
     def __call__(
         self,
@@ -131,21 +157,29 @@ class Wavelet:
             if tuple(dense.shape) != size or not dense.is_contiguous() or dense.element_size() != 4:
                 raise ValueError(f"{name} is {tuple(dense.shape)} {dense.dtype}, not {size} fp32")
         if frames:
-            self._smooth(0, (restored, reference, reference), room, DIFFERENCE=True)
-            self._smooth(1, (room, room, restored), out, CORRECTION=True)
+            base = restored
+            for rows, columns in self._filters:
+                self._smooth(0, rows, (restored, reference, reference), room, DIFFERENCE=True)
+                # A program reads of `base` just what it writes, so that may be the same memory.
+                self._smooth(1, columns, (room, room, base), out, CORRECTION=True)
+                base = out
         return out
 
     def _smooth(
-        self, axis: int, pictures: "tuple[Tensor, ...]", out: "Tensor", **flags: bool
+        self,
+        axis: int,
+        by: _Filter,
+        pictures: "tuple[Tensor, ...]",
+        out: "Tensor",
+        **flags: bool,
     ) -> None:
-        span, blocks, first, weights = self._filters[axis]
         rows, columns = self._size[axis], self._size[1 - axis]
-        grid = (blocks, triton.cdiv(columns, self._options["COLUMNS"]), 3 * out.shape[1])
+        grid = (by.blocks, triton.cdiv(columns, self._options["COLUMNS"]), 3 * out.shape[1])
         smooth_kernel[grid](
             *(part for picture in pictures for part in (picture, *picture.stride()[:3])),
-            *(first, weights, out, rows, columns),
+            *(by.first, by.weights, out, rows, columns),
             **({"DIFFERENCE": False, "CORRECTION": False} | flags),
-            SPAN=span,
+            SPAN=by.span,
             **self._options,
         )
 

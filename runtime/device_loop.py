@@ -19,6 +19,7 @@ from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import (
     Inputs,
     PixelWay,
+    graph_name,
     pixel_graph,
     to_model_inputs,
     to_video_inputs,
@@ -103,7 +104,9 @@ def _pixel_sessions(way: PixelWay, gpu: Gpu, backend: str, sm: int) -> PixelSess
     pictures = {"x": x, "reference": x}  # without correction, an input that nothing reads
 
     graph_in = pixel_graph("to_model", way.source.pixel, wide=32)
-    graph_out = pixel_graph(f"to_video_{way.correction}", way.target.pixel, wide=32)
+    graph_out = pixel_graph(
+        f"to_video_{graph_name(way.correction, way.detail)}", way.target.pixel, wide=32
+    )
     plan_in = _pixel_plan(graph_in, frame, to_model, (backend, sm))
     plan_out = _pixel_plan(graph_out, pictures, to_video, (backend, sm))
     return PixelSessions(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt.errors import DamagedInputError, ModelError
-from vr_trt.kernels.detail import wavelet_name
+from vr_trt.kernels.detail import PUBLISHED_DETAIL, wavelet_name
 from vr_trt.kernels.resample import (
     AxisSiting,
     chroma_down_matrix,
@@ -48,7 +48,8 @@ class PixelWay:
     source: Picture
     target: Picture
     canvas: Canvas
-    correction: str  # as in the graphs' names, see `graph_correction`
+    correction: Correction
+    detail: Sequence[float] = PUBLISHED_DETAIL  # the model's, see `kernels.detail`
 
 
 class PixelStages:
@@ -59,16 +60,20 @@ class PixelStages:
         source: Picture,
         target: Picture,
         canvas: Canvas,
-        correction: str,
+        correction: Correction,
         options: OrtOptions | None = None,
         sessions: tuple[Session, Session] | None = None,
+        detail: Sequence[float] = PUBLISHED_DETAIL,
     ) -> None:
-        """`sessions`: to_model and to_video of a backend for this very way; else the CPU's graphs."""
+        """`sessions`: to_model and to_video of a backend for this very way; else the CPU's graphs.
+
+        `detail` is the model's, for the wavelet; ModelError where there is no graph for it.
+        """
         self._source = source
         self._target = target
         self._to_model, self._to_video = sessions or (
             _open(pixel_graph("to_model", source.pixel), options),
-            _open(pixel_graph(f"to_video_{correction}", target.pixel), options),
+            _open(pixel_graph(f"to_video_{graph_name(correction, detail)}", target.pixel), options),
         )
         self._to_model_inputs = to_model_inputs(source, canvas)
         self._to_video_inputs = to_video_inputs(target)
@@ -104,9 +109,9 @@ class PixelStages:
         self._to_video.cancel()
 
 
-def graph_correction(color: Correction, detail: Sequence[float]) -> str:
-    """The correction in a graph's name: the wavelet has one for the model's share of detail."""
-    return wavelet_name(detail) if color == "wavelet" else color
+def graph_name(correction: Correction, detail: Sequence[float]) -> str:
+    """How a correction is called in the names of pixel graphs."""
+    return wavelet_name(detail) if correction == "wavelet" else correction
 
 
 def check_size(frame: Frame, source: Picture) -> None:

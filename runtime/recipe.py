@@ -19,7 +19,7 @@ from vr_trt.runtime.input_identity import input_digest
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.noise import check_seed
 from vr_trt.runtime.onnxruntime_session import OrtOptions, usable_cores
-from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay, graph_correction
+from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, PixelWay
 from vr_trt.runtime.plan import Plan, estimated_frames, make_plan
 from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.serving import Networks, Serving, Wanted
@@ -68,8 +68,13 @@ class Recipe:
         model = self.networks.open(plan.serving)
         self.finish()
         self.notes.clear()
-        fix = graph_correction(self.color, model.manifest.detail)
-        way = PixelWay(source=source, target=target, canvas=plan.canvas, correction=fix)
+        way = PixelWay(
+            source=source,
+            target=target,
+            canvas=plan.canvas,
+            correction=self.color,
+            detail=model.manifest.detail,
+        )
         pixels = self._pixels(way, model)
         self._loop = loop = self._open_loop(plan, model, way)
 
@@ -108,7 +113,13 @@ class Recipe:
             except ModelError as error:
                 self.notes.append(f"the pixels' stages run on the CPU: {error}")
         return PixelStages(
-            way.source, way.target, way.canvas, way.correction, self.options, sessions
+            way.source,
+            way.target,
+            way.canvas,
+            way.correction,
+            self.options,
+            sessions,
+            way.detail,
         )
 
     def _open_loop(self, plan: Plan, model: Model, way: PixelWay) -> "DeviceStages | None":

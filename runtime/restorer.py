@@ -25,7 +25,7 @@ from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.image_sequence import parse_rate
 from vr_trt.runtime.item_server import make_crew
 from vr_trt.runtime.pipeline import Progress, Timing
-from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages, graph_correction
+from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
 from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
 from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_codecs
@@ -245,8 +245,8 @@ class Restorer:
         source = Picture(width=width, height=height, pixel=RGB)
         target = Picture(width=sizes.out_w, height=sizes.out_h, pixel=RGB)
         model, recipe = networks.open(serving), self._recipe
-        fix = graph_correction(recipe.color, model.manifest.detail)
-        pixels = PixelStages(source, target, sizes, fix, recipe.options)
+        detail = model.manifest.detail
+        pixels = PixelStages(source, target, sizes, recipe.color, recipe.options, detail=detail)
         stages = HostStages(model, pixels, self.profile, recipe.seed)
         shot = Shot(stages, self.profile)
         self._live = shot, (width, height)

@@ -5,14 +5,13 @@ given when it is opened, and again with every call if the caller likes; others a
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from vr_trt.engines.triton_pixels import (
-    WAVELET_LEVELS,
     Correction,
     Fixed,
     PixelWork,
@@ -20,12 +19,12 @@ from vr_trt.engines.triton_pixels import (
     ToVideoStage,
 )
 from vr_trt.errors import ModelError
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 from vr_trt.runtime.pixel_stages import PixelWay, to_model_inputs, to_video_inputs
 from vr_trt.runtime.session import Array, Tensor
 from vr_trt.runtime.triton_session import TritonSession
 
 Precision = Literal["fp32", "fp16", "bf16"]
-_CORRECTIONS: dict[str, Correction] = {name: name for name in get_args(Correction)}
 _PICTURES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -90,28 +89,26 @@ def open_to_video(
     work: PixelWork,
     correction: Correction,
     padded: tuple[int, int],  # Hp, Wp: of x
-    levels: int = WAVELET_LEVELS,
+    detail: Sequence[float] = PUBLISHED_DETAIL,
 ) -> TritonPixels:
     """The networks' x to planes, colours corrected; ModelError for tables that do not fit."""
-    stage = ToVideoStage(fixed, work, correction, padded, levels)
+    stage = ToVideoStage(fixed, work, correction, padded, detail)
     return TritonPixels(TritonSession(stage, "to_video"), fixed, "to_video")
 
 
 def open_way(way: PixelWay, device: str = "cuda") -> tuple[TritonPixels, TritonPixels]:
-    """to_model and to_video of a film, a frame a call.
-
-    ModelError for tables that do not fit, or a correction that is no kernel's: a model's own shares.
-    """
-    correction = _CORRECTIONS.get(way.correction)
-    if correction is None:
-        raise ModelError(f"no kernel corrects colours by {way.correction}")
+    """to_model and to_video of a film, a frame a call; ModelError for tables that do not fit."""
     source, target = way.source.pixel.bits, way.target.pixel.bits
     padded = way.canvas.padded_h, way.canvas.padded_w
     to_model = open_to_model(
         to_model_inputs(way.source, way.canvas), pixel_work(1, source, device=device)
     )
     to_video = open_to_video(
-        to_video_inputs(way.target), pixel_work(1, target, device=device), correction, padded
+        to_video_inputs(way.target),
+        pixel_work(1, target, device=device),
+        way.correction,
+        padded,
+        way.detail,
     )
     return to_model, to_video
 

@@ -1,5 +1,6 @@
 """The wavelet's kernel against its reference, the graph's module and golden vectors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.kernel_runs import DEVICE, poisoned
 from tests.pixel_cases import uniform
 
 from vr_trt.export.colour_fix import Wavelet as WaveletModule
+from vr_trt.kernels.detail import PUBLISHED_DETAIL
 from vr_trt.kernels.wavelet import Wavelet, wavelet_reference
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "colorfix.safetensors"
@@ -28,11 +30,12 @@ def correct(
     reference: torch.Tensor,
     size: tuple[int, int],
     options: dict[str, int] | None = None,
+    detail: Sequence[float] = PUBLISHED_DETAIL,
 ) -> torch.Tensor:
     (height, width), frames = size, restored.shape[1]
     out = poisoned(3, frames, height, width, dtype=torch.float32)
     room = poisoned(3, frames, width, height, dtype=torch.float32)
-    assert Wavelet(height, width, DEVICE, options)(restored, reference, out, room) is out
+    assert Wavelet(height, width, DEVICE, options, detail)(restored, reference, out, room) is out
     return out
 
 
@@ -44,6 +47,16 @@ def test_kernel_equals_reference_and_module(size: tuple[int, int, int]) -> None:
     torch.testing.assert_close(out, wavelet_reference(restored, reference), rtol=0, atol=TOLERANCE)
     module = WaveletModule().to(DEVICE)(restored.transpose(0, 1), reference.transpose(0, 1))
     torch.testing.assert_close(out, module.transpose(0, 1), rtol=0, atol=2 * TOLERANCE)
+
+
+@pytest.mark.parametrize("detail", [(1.0,), (1.0, 1.0), (0.5, 0.15, 0.15), (0.0, 1.0)], ids=str)
+def test_a_share_of_the_detail_equals_reference_and_module(detail: tuple[float, ...]) -> None:
+    restored, reference = (uniform(-1, 1, 3, 2, 9, 12, seed=seed) for seed in (5, 6))
+    out = correct(restored, reference, (9, 12), FEW, detail)
+    wanted = wavelet_reference(restored, reference, detail)
+    torch.testing.assert_close(out, wanted, rtol=0, atol=2 * TOLERANCE)
+    module = WaveletModule(detail).to(DEVICE)(restored.transpose(0, 1), reference.transpose(0, 1))
+    torch.testing.assert_close(out, module.transpose(0, 1), rtol=0, atol=3 * TOLERANCE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -19,12 +19,12 @@ STRIDES = [f"{p}_{axis}" for p in ("x", "minus", "base") for axis in ("channel",
 
 
 def test_the_kernel_equals_its_reference_in_the_interpreter() -> None:
-    run(RUNS, "cpu", at_least=8)
+    run(RUNS, "cpu", at_least=12)
 
 
 @pytest.mark.gpu
 def test_the_kernel_equals_its_reference_on_a_gpu() -> None:
-    run(RUNS, "cuda", at_least=8)
+    run(RUNS, "cuda", at_least=12)
 
 
 @pytest.mark.parametrize("second", [False, True])

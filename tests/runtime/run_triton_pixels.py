@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from tests.kernel_runs import DEVICE
 
@@ -17,8 +16,7 @@ from tests.export.test_pixel_graphs import FULL, NAMES, SUBSAMPLED, inputs
 
 from vr_trt.engines.triton_pixels import CHROMA, TO_MODEL, TO_VIDEO
 from vr_trt.errors import ModelError
-from vr_trt.export.pixel_graphs import SHIPPED, PixelShape
-from vr_trt.kernels.wavelet import wavelet_reference
+from vr_trt.export.pixel_graphs import CORRECTIONS, SHIPPED, PixelShape
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.frames import Frame, PixelFormat
@@ -40,15 +38,16 @@ OTHERS = [
     ("to_video_adain_sub_8", SUBSAMPLED["to 1 row"]),
     ("to_video_lab_full_16", PixelShape(
         frames=2, source=(9, 9), output=(21, 10), padded=(32, 16), chroma=(1, 1))),
-    ("to_video_wavelet_full_8", PixelShape(
-        frames=2, source=(9, 9), output=(21, 10), padded=(32, 16), chroma=(1, 1))),
+    *((f"to_video_{name}_full_8", PixelShape(
+        frames=2, source=(9, 9), output=(21, 10), padded=(32, 16), chroma=(1, 1)))
+        for name in CORRECTIONS if name.startswith("wavelet")),
 ]  # fmt: skip
 CODES = [name for name in NAMES if not name.endswith("_32")]  # which take floats for TensorRT
 CASES = [*((name, SHAPES["sub" if "_sub_" in name else "full"]) for name in CODES), *OTHERS]
 MOST_DIFFERING = 0.005  # of codes, where the last bit decides a rounding
 
 
-def opened(name: str, feeds: Arrays, levels: int = 5) -> tuple[TritonPixels, list[str]]:
+def opened(name: str, feeds: Arrays) -> tuple[TritonPixels, list[str]]:
     """The session for a graph's inputs, and the names of those that change from call to call."""
     to_model = name.startswith("to_model")
     constant = (*(TO_MODEL if to_model else TO_VIDEO), *CHROMA)
@@ -59,8 +58,8 @@ def opened(name: str, feeds: Arrays, levels: int = 5) -> tuple[TritonPixels, lis
     else:
         work = pixel_work(feeds["x"].shape[2], bits, device=DEVICE)
         padded = feeds["x"].shape[3], feeds["x"].shape[4]
-        correction = name.split("_")[2]
-        session = open_to_video(fixed, work, correction, padded, levels)  # type: ignore[arg-type]
+        correction, detail = CORRECTIONS[name.split("_")[2]]
+        session = open_to_video(fixed, work, correction, padded, detail)
     return session, [key for key in feeds if key not in fixed]
 
 
@@ -87,24 +86,6 @@ def test_a_session_gives_what_its_graph_gives(name: str, shape: PixelShape) -> N
     ours = call(session, {key: feeds[key] for key in feeds if key not in unread})
     for output, value in wanted.items():
         close(ours[output].numpy(), value)
-
-
-@pytest.mark.parametrize("levels", [1, 2])
-def test_a_wavelet_of_fewer_levels_keeps_finer_detail_only(levels: int) -> None:
-    name, shape = "to_video_wavelet_full_8", OTHERS[-1][1]
-    feeds = inputs(name, shape)
-    ours, _ = opened(name, feeds, levels)
-    none, _ = opened("to_video_none_full_8", feeds)
-    width, height = shape.output
-    x, reference = (
-        torch.from_numpy(feeds[key][0, :, :, :height, :width]) for key in ("x", "reference")
-    )
-    corrected = np.zeros_like(feeds["x"])
-    corrected[0, :, :, :height, :width] = wavelet_reference(x, reference, levels)
-    wanted = call(none, {"x": corrected})
-    given = call(ours, {"x": feeds["x"], "reference": feeds["reference"]})
-    for plane in "yuv":
-        close(given[plane].numpy(), wanted[plane].numpy())
 
 
 def test_only_what_changes_must_be_given_again() -> None:
