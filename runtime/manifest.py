@@ -140,9 +140,9 @@ def _job(
             raise UsageError(f"{where}unknown key {name!r}: choose among {', '.join(_KINDS)}")
         if not _fits(value, _KINDS[name]):
             raise UsageError(f"{where}{name} cannot be {value!r}{_choices(_KINDS[name])}")
-    source = manifest.parent / Path(values["input"]).expanduser()
+    source = manifest.parent / _path(values["input"], where)
     output = values.get("output")
-    if output is not None and not isinstance(output, str):
+    if output is not None and (not isinstance(output, str) or "\0" in output):
         raise UsageError(f"{where}output cannot be {output!r}")
     suffix = source.suffix.lower() if source.suffix.lower() in IMAGE_CODECS else ".mp4"
     if output is not None:
@@ -152,6 +152,17 @@ def _job(
     else:
         target = source.with_name(f"{source.stem}.restored{suffix}")
     return Job(number=number, input=source, output=target, asked=replace(asked, **chosen))
+
+
+def _path(text: str, where: str) -> Path:
+    """The path of an input. UsageError for what cannot be one."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # ~somebody, whom nobody knows
+        raise UsageError(f"{where}there is no home folder of {text!r}") from None
+    if "\0" in text or not path.name:
+        raise UsageError(f"{where}{text!r} is no path of a file")
+    return path
 
 
 def _fits(value: object, kind: Any) -> bool:

@@ -37,7 +37,7 @@ class Job:
     """One input: what it is made from and what is done with it."""
 
     number: int
-    way: str  # media, piped, whole, cut_list, journal, manifest
+    way: str  # media, piped, whole, or a function of seeds.TEXTS
     path: Path  # the file it is made from; a text lies where it is read
     content: bytes
 

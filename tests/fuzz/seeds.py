@@ -1,6 +1,8 @@
 """Small files of every kind that is read: what the fuzzer mutates."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from tests.fake_model import write_manifest
 from tests.media import picture
 from tests.runtime.conftest import write_clip
 
+from vr_trt.runtime.batch import Entry
 from vr_trt.runtime.cut_list import Cut, write_cut_list
 from vr_trt.runtime.frames import Join
 from vr_trt.runtime.journal import Journal, Segment
@@ -150,4 +153,37 @@ def manifest(folder: Path) -> Path:
     return model / "manifest.json"
 
 
-TEXTS: tuple[Callable[[Path], Path], ...] = (cut_list, journal, manifest)
+def batch_list(folder: Path) -> Path:
+    """Paths for `vr-trt batch`, one a line."""
+    path = folder / "films.txt"
+    path.write_text("# films\nh264.mp4\nuneven.mkv\nstill.png\n", encoding="utf-8")
+    return path
+
+
+def batch_objects(folder: Path) -> Path:
+    """The same as objects, with options."""
+    path = folder / "films.jsonl"
+    asked = [
+        {"input": "h264.mp4", "output": "a.mp4", "profile": "360p", "codec": "hevc", "seed": 3},
+        {"input": "uneven.mkv", "output": "b.mkv", "crf": 18, "cuts": "none", "range": "0-5"},
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in asked), encoding="utf-8")
+    return path
+
+
+def batch_report(folder: Path) -> Path:
+    """What an earlier batch did."""
+    path = folder / "films.report.json"
+    done = asdict(Entry(input="h264.mp4", output="a.mp4", status="done", frames=10, bytes=123))
+    path.write_text(json.dumps({"files": [done, done]}, indent=1), encoding="utf-8")
+    return path
+
+
+TEXTS: tuple[Callable[[Path], Path], ...] = (
+    cut_list,
+    journal,
+    manifest,
+    batch_list,
+    batch_objects,
+    batch_report,
+)

@@ -17,14 +17,17 @@ from pathlib import Path
 
 from vr_trt.cli import exit_code
 from vr_trt.errors import VrTrtError
+from vr_trt.runtime.batch import Batch
 from vr_trt.runtime.copy_plan import plan_copy, plan_streams
 from vr_trt.runtime.cut_list import read_cut_list
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.journal import Journal
+from vr_trt.runtime.manifest import Asked, read_manifest_jobs
 from vr_trt.runtime.model import read_manifest
 from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.reader import Reader, can_seek, probe
 
+ASKED = Asked(profile="360p")
 GIB = 1 << 30
 MEMORY = 6 * GIB  # of address space: a file of a few kilobytes must not ask for more
 DOCUMENTED = (0, 2, 3, 4, 5)  # exit codes: 1 is our own mistake, 130 nobody's here
@@ -98,6 +101,9 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "cut_list": read_cut_list,
     "journal": read_journal,
     "manifest": lambda path: read_manifest(path.parent),
+    "batch_list": lambda path: read_manifest_jobs(path, ASKED, path.parent),
+    "batch_objects": lambda path: read_manifest_jobs(path, ASKED, path.parent),
+    "batch_report": lambda path: Batch([], path, overwrite=False),
 }
 
 
