@@ -188,6 +188,27 @@ def test_stopped_at_random_moments(film: Path, model: str, tmp_path: Path, whole
         assert output.read_bytes() == whole, f"seed {seed}"
 
 
+def test_until_a_time_of_day(film: Path, model: str, tmp_path: Path) -> None:
+    """The clock reaches it when two segments are in the journal."""
+    output = tmp_path / "out.mp4"
+    code = (
+        "from datetime import datetime\nfrom pathlib import Path\n"
+        "from vr_trt.runtime import film_run, spread_run\n"
+        "class Clock(datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls):\n"
+        f"        journal = Path({str(folder_of(output) / 'journal.jsonl')!r})\n"
+        "        late = journal.exists() and journal.read_text().count('first') > 1\n"
+        "        return datetime(2030, 1, 1, 7 if late else 6)\n"
+        "film_run.datetime = spread_run.datetime = Clock\n"
+    )
+    arguments = command(film, model, output, "--workers", "2", "--until", "07:00")
+    arguments[2] = code + arguments[2]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and "stopped at 07:00" in done.stderr, done.stderr
+    assert segments(output) >= 1 and len(done.stderr.splitlines()) == 1
+
+
 def test_what_is_refused(
     film: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
