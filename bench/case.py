@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # In the order of importance, which is that of the report too.
 MODULES = (
     *("vae", "generator", "conv3d", "window_attention", "fp8_linear"),
-    *("frame_attention", "group_norm", "glue", "to_model", "to_video", "wavelet"),
+    *("frame_attention", "group_norm", "glue", "to_model", "to_video", "wavelet", "colour_match"),
 )
 OURS, PYTORCH, COMPILED = "ours", "PyTorch", "PyTorch compile"
 

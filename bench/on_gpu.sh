@@ -6,7 +6,7 @@
 # First the kernels' own tests on the GPU (where pytest is installed), then the benchmark, which
 # checks every kernel once more at true sizes before it times it. Nothing but Python 3.11 or newer,
 # numpy, torch and triton is needed, and nothing is installed. FOLDER ($OUT, or out/bench) gets
-# tests.log, bench.log, kernels.log, kernels.txt and kernels.json. Each part has its own time and
+# tests.log, bench.log, bench.txt, kernels.log, kernels.txt and kernels.json. Each part has its own time and
 # may fail by itself; the last line of the output is JSON all the same, and says which did.
 # TESTS_SECONDS and BENCH_SECONDS change how long either part may take; MODULES, what is measured.
 # SMALL=1 tries the script without a GPU, in Triton's interpreter.
@@ -37,7 +37,8 @@ echo "kernels' tests: $tests (absent: no pytest is here; 124: the time was up)"
 # shellcheck disable=SC2086  # MODULES is a list of words, small one or none
 timeout --signal=INT --kill-after=15 "$((${BENCH_SECONDS:-380} + 30))" \
   "$python" -m vr_trt.bench.kernels --out "$out" --seconds "${BENCH_SECONDS:-380}" $small \
-  ${MODULES:-} 2> >(tee "$out/bench.log" >&2)
+  ${MODULES:-} >"$out/bench.txt" 2> >(tee "$out/bench.log" >&2)
 bench=$?
+sed '$d' "$out/bench.txt"  # the digest is a part of the last line
 
 timeout 20 "$python" -m vr_trt.bench.gpu_parts "$out" tests=$tests bench=$bench

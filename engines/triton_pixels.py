@@ -36,7 +36,7 @@ class PixelWork:
     """What a stage works on, beside its tables."""
 
     frames: int
-    depth: torch.dtype  # of the planes: uint8 or uint16
+    depth: torch.dtype  # of the planes: uint8, uint16, or fp32 with whole numbers in it
     pictures: torch.dtype  # of what the networks see: fp32 as in the graphs, fp16 or bf16
     device: torch.device
 

@@ -239,8 +239,8 @@ def check_planes(y: "Tensor", u: "Tensor", v: "Tensor", rows: Bands, cols: Bands
     """TypeError or ValueError unless y [F, H, W], u, v [F, h, w] go with the chroma's bands."""
     import torch
 
-    if y.dtype not in (torch.uint8, torch.uint16):
-        raise TypeError(f"planes are uint8 or uint16, not {y.dtype}")
+    if y.dtype not in (torch.uint8, torch.uint16, torch.float32):
+        raise TypeError(f"planes are uint8, uint16 or whole numbers in fp32, not {y.dtype}")
     luma, chroma = (y.shape[0], rows.outputs, cols.outputs), (y.shape[0], rows.inputs, cols.inputs)
     if tuple(y.shape) != luma:
         raise ValueError(f"the luma plane is {tuple(y.shape)}, not {luma}")

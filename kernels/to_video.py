@@ -294,8 +294,9 @@ def _check(x: "Tensor", y: "Tensor", u: "Tensor", v: "Tensor", tables: ToVideoTa
         raise ValueError(f"to_video reads {(3, frames, height, width)}, not {tuple(x.shape)}")
     if not x.is_floating_point() or x.stride(3) != 1:
         raise TypeError(f"to_video reads dense rows of floats, not {x.dtype}, {x.stride()}")
-    if y.dtype not in (torch.uint8, torch.uint16) or {u.dtype, v.dtype} != {y.dtype}:
-        raise TypeError(f"planes are uint8 or uint16, not {y.dtype}, {u.dtype}, {v.dtype}")
+    kinds = (torch.uint8, torch.uint16, torch.float32)
+    if y.dtype not in kinds or {u.dtype, v.dtype} != {y.dtype}:
+        raise TypeError(f"planes are uint8, uint16 or fp32, not {y.dtype}, {u.dtype}, {v.dtype}")
     chroma = (frames, tables.rows.outputs, tables.cols.outputs)
     if tuple(y.shape) != (frames, height, width) or tuple(u.shape) != chroma:
         raise ValueError(f"the planes are {tuple(y.shape)} and {tuple(u.shape)}, not {chroma}")

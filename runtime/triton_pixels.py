@@ -63,14 +63,14 @@ class TritonPixels:
 
 def pixel_work(
     frames: int,  # of a call
-    bits: int,  # of a code value: 8, or up to 16
+    bits: int,  # of a code value: 8, or up to 16; 32 for codes that lie in fp32
     precision: Precision = "fp32",  # of the networks' pictures
     device: str = "cuda",
 ) -> PixelWork:
     """What the sessions of one kind of video work on."""
     return PixelWork(
         frames=frames,
-        depth=torch.uint8 if bits == 8 else torch.uint16,
+        depth={8: torch.uint8, 32: torch.float32}.get(bits, torch.uint16),
         pictures=_PICTURES[precision],
         device=torch.device(device),
     )

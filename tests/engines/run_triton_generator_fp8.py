@@ -54,8 +54,9 @@ def calibrated(network: FoldedGenerator, wide: tuple[str, ...] = ()) -> Calibrat
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("wide", [(), WIDE], ids=["all", "some"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "wide"), [*((name, ()) for name in CONFIGS), ("3b unshared", WIDE)]
+)
 def test_as_the_emulation(name: str, wide: tuple[str, ...]) -> None:
     config, (noise, latent) = CONFIGS[name], latents(GRID)
     plain = folded(config, torch.float32)

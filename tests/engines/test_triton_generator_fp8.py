@@ -11,9 +11,9 @@ RUNS = Path(__file__).with_name("run_triton_generator_fp8.py")
 
 
 def test_fp8_equals_its_emulation_in_the_interpreter() -> None:
-    run(RUNS, "cpu", at_least=9)
+    run(RUNS, "cpu", at_least=7)
 
 
 @pytest.mark.gpu
 def test_fp8_equals_its_emulation_on_a_gpu() -> None:
-    run(RUNS, "cuda", at_least=9)
+    run(RUNS, "cuda", at_least=7)
