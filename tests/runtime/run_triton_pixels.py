@@ -44,8 +44,7 @@ OTHERS = [
         frames=2, source=(9, 9), output=(21, 10), padded=(32, 16), chroma=(1, 1)))
         for name in CORRECTIONS if name.startswith("wavelet")),
 ]  # fmt: skip
-CODES = [name for name in NAMES if not name.endswith("_32")]  # which take floats for TensorRT
-CASES = [*((name, SHAPES["sub" if "_sub_" in name else "full"]) for name in CODES), *OTHERS]
+CASES = [*((name, SHAPES["sub" if "_sub_" in name else "full"]) for name in NAMES), *OTHERS]
 MOST_DIFFERING = 0.005  # of codes, where the last bit decides a rounding
 
 
