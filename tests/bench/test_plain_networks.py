@@ -35,8 +35,10 @@ def way() -> TorchWay:
 
 def ours(clip: Frames) -> Frames:
     picture = Picture(width=WIDTH, height=HEIGHT, pixel=RGB)
-    pixels = PixelStages(picture, picture, canvas(WIDTH, HEIGHT, HEIGHT), "wavelet")
-    shot = Shot(HostStages(Model(EMBEDDED / "nano"), pixels, PROFILE, seed=0), PROFILE)
+    model = Model(EMBEDDED / "nano")
+    sizes, detail = canvas(WIDTH, HEIGHT, HEIGHT), model.manifest.detail
+    pixels = PixelStages(picture, picture, sizes, "wavelet", detail=detail)
+    shot = Shot(HostStages(model, pixels, PROFILE, seed=0), PROFILE)
     restored: list[Frame] = []
     for at in range(len(clip)):
         y, u, v = (np.ascontiguousarray(clip[at, ..., c]) for c in range(3))
