@@ -58,7 +58,7 @@ engines: $(VENV)/.dev ## build a profile's engines; nano's, for two kinds of car
 bench: $(VENV)/.dev ## time nano at 360p beside the plain networks in PyTorch; takes minutes
 	mkdir -p out/bench
 	$(BIN)/vr-trt bench latency --model $(MODEL) --profile $(PROFILE) --frames 21 --against torch --seconds 300 \
-	  --json out/bench/latency.json --plot out/bench/latency.png
+	  --out out/bench/latency.json --plot out/bench/latency.png
 
 clean:    ## remove the environment and what was made
 	rm -rf $(VENV) $(DEMO) out build dist

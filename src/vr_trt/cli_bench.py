@@ -73,9 +73,10 @@ def latency(
     seconds: Annotated[
         float, typer.Option(help="Begin no more than --runs rounds after that.", min=1)
     ] = 600,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write everything there.")
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the result there, as JSON.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw stages and roofline there.")
     ] = None,
@@ -90,7 +91,7 @@ def latency(
     from vr_trt.bench.latency_report import show
     from vr_trt.errors import UsageError
 
-    for target in filter(None, (json, plot)):
+    for target in filter(None, (out, plot)):
         if not target.parent.is_dir():  # known now rather than after minutes
             raise UsageError(f"{target.parent} is not a directory; make it first")
     request = Request(
@@ -105,9 +106,12 @@ def latency(
         seconds=seconds,
     )
     document = run(request, lambda line: print(line, file=sys.stderr, flush=True))
-    if json is not None:
-        json.write_text(dumps(document, indent=1) + "\n")
-    show(document, Console(width=None if sys.stdout.isatty() else 160))
+    if out is not None:
+        out.write_text(dumps(document, indent=1) + "\n")
+    if json:
+        print(dumps(document))
+    else:
+        show(document, Console(width=None if sys.stdout.isatty() else 160))
     if plot is not None:
         from vr_trt.bench.latency_plot import plot as draw
 

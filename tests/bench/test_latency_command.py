@@ -39,7 +39,7 @@ def test_a_run_beside_adapters(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out, drawn = tmp_path / "out.json", tmp_path / "out.png"
     options = ["--model", str(model), "--clip", str(clip), "--seconds", "1"]
     options += ["--against", str(good), "--against", str(bad)]
-    files = ["--json", str(out), "--plot", str(drawn)]
+    files = ["--out", str(out), "--plot", str(drawn)]
     assert exit_code(["bench", "latency", *options, *files]) == 0
     document: dict[str, Any] = json.loads(out.read_text())
     check = document["checks"]["360p"]
