@@ -32,7 +32,10 @@ TARGETS = (75, 80, 86, 89, 120, 121)
 BASE_BYTES = 400 << 20
 WEIGHT_COPIES = 3.2
 FP8_COPIES = 3.4  # 3.36 GB of E4M3 weights took 11.66 GB
-_OPTIONS = {"weight_streaming": ("no", "yes")}
+_OPTIONS = {
+    "weight_streaming": ("no", "yes"),
+    "tf32": ("no", "yes"),  # 11-bit products in fp32; the library's default is on
+}
 
 
 class TensorRtRtxBuilder:
@@ -121,7 +124,7 @@ def _configure(config: "trt.IBuilderConfig", library: Any, spec: EngineSpec) -> 
     config.num_compute_capabilities = len(spec.targets)
     for i, sm in enumerate(spec.targets):
         config.set_compute_capability(getattr(library.ComputeCapability, f"SM{sm}"), i)
-    if spec.flags.get("tf32") == "no":  # which is on where nobody says so
+    if spec.flags.get("tf32", "no") == "no":
         config.clear_flag(library.BuilderFlag.TF32)
     if spec.flags["weight_streaming"] == "yes":
         config.set_flag(library.BuilderFlag.WEIGHT_STREAMING)

@@ -15,7 +15,6 @@ from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
 
 MODEL = "pixels"
-_EXACT = {"tf32": "no"}  # whose 11 bits of mantissa are too few for 10 bits of a code value
 
 
 def pixel_spec(graph: Path, shapes: Mapping[str, Sizes], backend: str, sm: int) -> EngineSpec:
@@ -33,7 +32,7 @@ def pixel_spec(graph: Path, shapes: Mapping[str, Sizes], backend: str, sm: int) 
         backend=backend,
         backend_version=builder.version(),
         targets=(sm,),
-        flags={**builder.flags({}), **_EXACT},
+        flags=builder.flags({}),
         recipe=builder.recipe,
     )
 

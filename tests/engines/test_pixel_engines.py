@@ -89,7 +89,7 @@ def test_ten_bits_are_not_multiplied_in_eleven() -> None:
     library = pytest.importorskip("tensorrt_rtx")
     graph, shapes = shapes_in(10)
     spec = pixel_spec(graph, shapes, BACKEND, 89)
-    for flags, expected in ((spec.flags, False), ({"weight_streaming": "no"}, True)):
+    for flags, expected in ((spec.flags, False), ({**spec.flags, "tf32": "yes"}, True)):
         config = library.Builder(library.Logger()).create_builder_config()
         _configure(config, library, SimpleNamespace(targets=(89,), flags=flags))  # type: ignore[arg-type]
         assert config.get_flag(library.BuilderFlag.TF32) is expected
