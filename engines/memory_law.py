@@ -183,14 +183,14 @@ _SEEDVR2_VAE = {
     "decode_coarse_step": 772.9,
 }
 _NANO_VAE = {
-    "encode_image": 0.0,  # its attention is the fullest moment of all that attends
+    "encode_image": 121.0,
     "encode_fine_start": 96.0,
     "encode_fine_step": 96.0,
-    "encode_coarse_start": 0.0,
-    "encode_coarse_step": 0.0,
-    "decode_image": 0.0,
-    "decode_fine_start": 184.7,
-    "decode_fine_step": 184.7,
+    "encode_coarse_start": 0.0,  # its attention is the fullest moment
+    "encode_coarse_step": 161.0,
+    "decode_image": 177.0,
+    "decode_fine_start": 193.5,
+    "decode_fine_step": 193.5,
     "decode_coarse_start": 0.0,
     "decode_coarse_step": 0.0,
 }
