@@ -74,5 +74,5 @@ def test_folders_that_hold_no_adapter(tmp_path: Path, content: str | None, messa
 def test_a_target_that_cannot_be_written_is_known_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code(["bench", "latency", "--json", str(tmp_path / "no" / "out.json")]) == 2
+    assert exit_code(["bench", "latency", "--out", str(tmp_path / "no" / "out.json")]) == 2
     assert "is not a directory" in capsys.readouterr().err
