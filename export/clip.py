@@ -39,14 +39,3 @@ def pad_frames(frames: Tensor) -> Tensor:
     count = len(frames)
     wanted = 1 if count == 1 else max(5, count + (1 - count) % 4)
     return torch.cat([frames, frames[-1:].expand(wanted - count, -1, -1, -1)])
-
-
-def to_network(pixels: Tensor, area: int) -> Tensor:
-    """uint8 frames [T, 3, H, W] to the VAE's input [1, 3, 4n+1, H', W'] in -1..1 (§7.1–7.5)."""
-    frames = crop_to_unit(resize_to_area(pixels.float() / 255, area).clamp(0, 1))
-    return pad_frames(frames).mul(2).sub(1).transpose(0, 1).unsqueeze(0)
-
-
-def to_pixels(frames: Tensor) -> Tensor:
-    """Frames in -1..1 to uint8 (§7.10)."""
-    return (frames.clamp(-1, 1) * 0.5 + 0.5).mul(255).round().to(torch.uint8)

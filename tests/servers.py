@@ -2,12 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vr_trt.errors import ModelError
+from vr_trt.runtime.schedule import Schedule
+from vr_trt.runtime.workers import Finished, Pool, Ready, Said
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,24 @@ class Copy(Squares):
 
     def run(self, task: Square, tell: Callable[[Any], None]) -> int:
         return len(self.content)
+
+
+def results(
+    pool: Pool, tasks: Iterable[Square]
+) -> tuple[dict[int, int], list[Said | Ready], Schedule]:
+    """What a pool makes of the tasks, by number, and what was said on the way; the pool is closed."""
+    found: dict[int, int] = {}
+    said: list[Said | Ready] = []
+    try:
+        schedule = Schedule(pool)
+        for task in tasks:
+            schedule.add(task)
+        while not schedule.idle:
+            for about, message in schedule.step(5):
+                if isinstance(message, Finished) and about:
+                    found[about.order] = message.result
+                elif isinstance(message, Said | Ready):
+                    said.append(message)
+    finally:
+        pool.close()
+    return found, said, schedule

@@ -33,7 +33,6 @@ from vr_trt.kernels.tuning import tuned
 STEP = 0.05  # of an fp8 input: 22 at most
 BY_TAPS = f"{OURS}, by taps"
 LIMIT = 5e-3  # a step of bf16; fp8's products are exact, its inputs are what they are
-SIDES = {1: (0, 0, 0, 0), 2: (1, 1, 1, 1), 3: (1, 1, 1, 1)}
 
 
 @dataclass(frozen=True, kw_only=True)

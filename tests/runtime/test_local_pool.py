@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.servers import Bug, NoServer, Square, Squares
+from tests.servers import Bug, NoServer, Square, Squares, results
 from tests.spreading import children, wait_for_none
 
 from vr_trt.errors import ModelError, VrTrtError
 from vr_trt.runtime.crew import card_environment
 from vr_trt.runtime.local_pool import LocalPool
 from vr_trt.runtime.schedule import Schedule
-from vr_trt.runtime.workers import Finished, Ready, Said
+from vr_trt.runtime.workers import Ready, Said
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,31 +27,12 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
-def squares(pool: LocalPool, tasks: list[Square]) -> tuple[dict[int, int], list[object], Schedule]:
-    """Results by number, and what was said on the way."""
-    found: dict[int, int] = {}
-    said: list[object] = []
-    try:
-        schedule = Schedule(pool)
-        for task in tasks:
-            schedule.add(task)
-        while not schedule.idle:
-            for about, message in schedule.step(5):
-                if isinstance(message, Finished) and about:
-                    found[about.order] = message.result
-                elif isinstance(message, Said | Ready):
-                    said.append(message)
-    finally:
-        pool.close()
-    return found, said, schedule
-
-
 def test_tasks_go_to_processes_and_come_back(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One of them kills its worker."""
     tasks = [Square(n, str(tmp_path / "killed") if n == 5 else "") for n in range(12)]
-    found, said, schedule = squares(LocalPool(Squares(), [{}, {}]), tasks)
+    found, said, schedule = results(LocalPool(Squares(), [{}, {}]), tasks)
     assert found == {n: n * n for n in range(12)}
     assert Said("half of 7") in said and Ready("squares") in said
     assert len(schedule.warnings) == 1 and "killed" in schedule.warnings[0]
@@ -60,14 +41,14 @@ def test_tasks_go_to_processes_and_come_back(
 
 def test_errors_come_back_as_they_are() -> None:
     with pytest.raises(ModelError, match="thirteen"):
-        squares(LocalPool(Squares(), [{}]), [Square(13)])
+        results(LocalPool(Squares(), [{}]), [Square(13)])
     with pytest.raises(ModelError, match="no such network"):
-        squares(LocalPool(NoServer(), [{}]), [Square(1)])
+        results(LocalPool(NoServer(), [{}]), [Square(1)])
 
 
 def test_a_mistake_of_ours_is_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(VrTrtError, match="3 workers ended on it .exit code 1."):
-        squares(LocalPool(Bug(), [{}, {}]), [Square(1)])
+        results(LocalPool(Bug(), [{}, {}]), [Square(1)])
     lines = capfd.readouterr().err.splitlines()
     assert len([line for line in lines if "ZeroDivisionError: one by none in" in line]) == 3
     assert not any("Traceback" in line for line in lines)

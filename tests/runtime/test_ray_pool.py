@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.fake_model import make_fake_model
-from tests.servers import Copy, NoServer, Square, Squares
+from tests.servers import Copy, NoServer, Square, Squares, results
 from tests.spreading import command, make_film, run, wait_for_none
 
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime.ray_pool import RayCluster, RayPool
-from vr_trt.runtime.schedule import Schedule
-from vr_trt.runtime.workers import Finished, RemoteServer, Said
+from vr_trt.runtime.workers import RemoteServer, Said
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -32,48 +31,32 @@ def cluster() -> Iterator[RayCluster]:
     os.environ["PYTHONPATH"] = before
 
 
-def results(
-    server: RemoteServer, tasks: list[Square]
-) -> tuple[dict[int, int], list[object], Schedule]:
-    pool = RayPool(server, 2, cores=1, gpus=0)
-    found: dict[int, int] = {}
-    said: list[object] = []
-    try:
-        schedule = Schedule(pool)
-        for task in tasks:
-            schedule.add(task)
-        while not schedule.idle:
-            for about, message in schedule.step(5):
-                if isinstance(message, Finished) and about:
-                    found[about.order] = message.result
-                elif isinstance(message, Said):
-                    said.append(message.message)
-    finally:
-        pool.close()
-    return found, said, schedule
+def pool(server: RemoteServer) -> RayPool:
+    """Two actors of a core each."""
+    return RayPool(server, 2, cores=1, gpus=0)
 
 
 def test_tasks_go_to_actors_and_come_back(cluster: RayCluster, tmp_path: Path) -> None:
     """One of them kills its actor."""
     assert cluster.cores == [2] and cluster.gpus == 0
     tasks = [Square(n, str(tmp_path / "killed") if n == 5 else "") for n in range(9)]
-    found, said, schedule = results(Squares(), tasks)
+    found, said, schedule = results(pool(Squares()), tasks)
     assert found == {n: n * n for n in range(9)}
-    assert "half of 7" in said
+    assert Said("half of 7") in said
     assert len(schedule.warnings) == 1 and "of Ray" in schedule.warnings[0]
 
 
 def test_errors_come_back_as_they_are(cluster: RayCluster) -> None:
     with pytest.raises(ModelError, match="thirteen"):
-        results(Squares(), [Square(13)])
+        results(pool(Squares()), [Square(13)])
     with pytest.raises(ModelError, match="no such network"):
-        results(NoServer(), [Square(1)])
+        results(pool(NoServer()), [Square(1)])
 
 
 def test_a_file_that_is_not_there_is_sent(cluster: RayCluster, tmp_path: Path) -> None:
     source = tmp_path / "large"
     source.write_bytes(bytes(70 << 20))
-    found, _, _ = results(Copy(source), [Square(0)])
+    found, _, _ = results(pool(Copy(source)), [Square(0)])
     assert found == {0: 70 << 20}
 
 
