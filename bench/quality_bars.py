@@ -60,7 +60,7 @@ BARS = (
         what="folded networks in bf16, in PyTorch",
         least=30,
         beats_seed=False,
-        why="eight binary digits: a tenth of nano's latents (docs/precision.md); so nano runs in "
+        why="eight binary digits: per cents of nano's latents (docs/precision.md); so nano runs in "
         "fp32 or fp16, and a collapse is all that this row can notice",
     ),
     Bar(
