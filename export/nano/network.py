@@ -103,3 +103,8 @@ def recoloured(clips: Tensor, reference: Tensor, detail: tuple[float, ...] = DET
     out = wavelet(*frames)
     assert isinstance(out, Tensor)
     return out.unflatten(0, (clips.shape[0], -1)).transpose(1, 2)
+
+
+def below_detail(clips: Tensor, detail: tuple[float, ...]) -> Tensor:
+    """What is left of `clips` [B, 3, T, H, W] without the bands that `detail` is about."""
+    return clips - recoloured(clips, torch.zeros_like(clips), (1.0,) * len(detail))

@@ -25,50 +25,83 @@ from torch import Tensor
 
 from vr_trt.export.config import DETAIL_NANO, GENERATOR_NANO, VAE_NANO
 from vr_trt.export.nano.linear_start import on_identity_path
-from vr_trt.export.nano.losses import picture_loss, psnr
-from vr_trt.export.nano.network import Nano, new_nano, recoloured
+from vr_trt.export.nano.losses import picture_loss, psnr, squared_error, ssim
+from vr_trt.export.nano.network import Nano, below_detail, new_nano, recoloured
 from vr_trt.export.nano.pool import Pool, PoolSpec, open_pool
 from vr_trt.export.nano.training import Phase, Training, best_device, device_of, train
 
 SEED = 80
-VAE_SHARE = 0.1  # of the steps: reconstruction of sharp clips
 STILL_SHARE = 0.1  # of all steps: single pictures, as many as a clip has frames
 RAW_WEIGHT = 0.02  # of the picture before the correction, so that it stays one
-LOSS_FLOOR = 0.01  # under which a clip is good enough
-# The first phase learns with larger shares than those that are used: what a small share of the
-# detail has to be is found from there, with faster motion and larger pictures.
+FIRST_DETAIL, SECOND_DETAIL = (0.5, 0.25, 0.25), (0.5, 0.15, 0.15)
+# Of absolute and of squared errors: under it a clip is good enough (squared: 36 dB).
+ABSOLUTE_FLOOR, SQUARED_FLOOR = 0.01, 0.001
+# First with absolute errors, and smaller shares of the detail than are used in the end, while the
+# code is poor. Squared errors then bring back the contrast that absolute ones had cost.
 PHASES = (
     Phase(
         name="restore",
+        errors="absolute",
         steps=6500,
         clips=2,
         frames=5,
         size=64,
         rate=1.5e-3,
         last_rate=1.5e-3,
-        detail=(0.5, 0.25, 0.25),
+        detail=FIRST_DETAIL,
+        code=0.1,
     ),
     Phase(
         name="settle",
+        errors="absolute",
         steps=2500,
         clips=2,
         frames=5,
         size=80,
         rate=1.5e-3,
         last_rate=1e-5,
-        detail=DETAIL_NANO,
+        detail=SECOND_DETAIL,
+        code=0.1,
         fast=0.5,
     ),
     Phase(
         name="pan",
+        errors="absolute",
         steps=1500,
         clips=2,
         frames=5,
         size=64,
         rate=1e-3,
         last_rate=1e-5,
-        detail=DETAIL_NANO,
+        detail=SECOND_DETAIL,
+        code=0.1,
         fast=0.5,
+        pan=14,
+    ),
+    Phase(
+        name="sharpen",
+        steps=9000,
+        clips=2,
+        frames=5,
+        size=64,
+        rate=1.5e-3,
+        last_rate=3e-4,
+        detail=DETAIL_NANO,
+        code=0.03,
+        fast=0.3,
+        pan=14,
+    ),
+    Phase(
+        name="finish",
+        steps=2500,
+        clips=2,
+        frames=5,
+        size=80,
+        rate=3e-4,
+        last_rate=1e-5,
+        detail=DETAIL_NANO,
+        code=0.03,
+        fast=0.3,
         pan=14,
     ),
 )
@@ -86,20 +119,27 @@ def pace(name: str, parameter: Tensor) -> float:
     return IDENTITY_PACE if name.startswith("vae.") and on_identity_path(name) else 1.0
 
 
-def clip_loss(
-    out: Tensor, degraded: Tensor, sharp: Tensor, detail: tuple[float, ...] = DETAIL_NANO
-) -> Tensor:
+def clip_loss(out: Tensor, degraded: Tensor, sharp: Tensor, phase: Phase) -> Tensor:
     """The loss of nano's clips `out` of `degraded` ones, all [B, 3, T, H, W] in -1..1.
 
-    Each clip's logarithm, as PSNR is: hard clips (noise, stripes) would drown the easy ones.
+    Each clip's logarithm, as PSNR is: hard clips (noise, stripes) would drown the easy ones. Before
+    the correction, squared errors count only below the bands of detail: where nano makes a part of
+    a band, it may make it too strong.
     """
-    finished = recoloured(out, degraded, detail)
-    losses = [
-        picture_loss(finished[i : i + 1], sharp[i : i + 1])
-        + RAW_WEIGHT * picture_loss(out[i : i + 1], sharp[i : i + 1])
-        for i in range(len(out))
-    ]
-    return (torch.stack(losses) + LOSS_FLOOR).log().mean()
+    finished = recoloured(out, degraded, phase.detail)
+    if phase.errors == "absolute":
+        error_of, floor, raw = picture_loss, ABSOLUTE_FLOOR, (out, sharp)
+    else:
+        error_of, floor = squared_error, SQUARED_FLOOR
+        raw = below_detail(out, phase.detail), below_detail(sharp, phase.detail)
+    losses = []
+    for index in range(len(out)):
+        clip = slice(index, index + 1)
+        error = error_of(finished[clip], sharp[clip])
+        error = error + RAW_WEIGHT * error_of(raw[0][clip], raw[1][clip])
+        structure = 1 - ssim(finished[clip], sharp[clip]) if phase.errors == "squared" else 0.0
+        losses.append((error + floor).log() + structure)
+    return torch.stack(losses).mean()
 
 
 class Trainer:
@@ -121,9 +161,9 @@ class Trainer:
         speed = 2 if phase.fast and frames > 1 and rng.random() < phase.fast else 1
         pair = self.pools["train"].batch(seed, clips, frames, phase.size, speed, phase.pan)
         sharp, degraded = (side.to(device_of(self.nano)) for side in pair)
-        if rng.random() < VAE_SHARE:
-            return clip_loss(self.nano.reconstruct(sharp), sharp, sharp, phase.detail)
-        return clip_loss(self.nano(degraded, (*seed, 2)), degraded, sharp, phase.detail)
+        if rng.random() < phase.code:
+            return clip_loss(self.nano.reconstruct(sharp), sharp, sharp, phase)
+        return clip_loss(self.nano(degraded, (*seed, 2)), degraded, sharp, phase)
 
     def report(self, phase: Phase, loss: float) -> None:
         """Print how the averaged weights do on clips of other pictures."""

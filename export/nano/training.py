@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,8 @@ class Phase:
     detail: tuple[float, ...] = PUBLISHED_DETAIL  # see `kernels.detail`
     fast: float = 0.0  # share of the batches at twice the speed
     pan: int = 0  # pixels a frame that a crop moves by, at most
+    code: float = 0.1  # share of the batches that are sharp and go through the VAE alone
+    errors: Literal["absolute", "squared"] = "squared"  # what the loss is made of
 
     def rate_at(self, step: int) -> float:
         """The learning rate at `step` of this phase, after a short warm-up."""

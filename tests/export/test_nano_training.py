@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from vr_trt.export.nano.degrade import (
 )
 from vr_trt.export.nano.evaluate import load_nano, reconstruct, restore, to_pictures
 from vr_trt.export.nano.identity_start import start_identity
-from vr_trt.export.nano.losses import grid, picture_loss, psnr, ssim
+from vr_trt.export.nano.losses import grid, picture_loss, psnr, squared_error, ssim
 from vr_trt.export.nano.network import Nano, new_nano, recoloured
 from vr_trt.export.nano.pool import Pool, PoolSpec, open_pool
 from vr_trt.export.nano.train import Trainer, clip_loss
@@ -241,14 +242,27 @@ def test_three_steps_reduce_the_loss_of_their_batch(pool: Pool) -> None:
     assert not any(name.endswith("upscale_conv.bias") for name in moved)
 
 
-def test_the_loss_is_blind_to_what_the_correction_replaces() -> None:
+@pytest.mark.parametrize("errors", ["absolute", "squared"])
+def test_the_loss_is_blind_to_what_the_correction_replaces(
+    errors: Literal["absolute", "squared"],
+) -> None:
+    phase = replace(FIRST, errors=errors)
     sharp = held_out_clip(1, 64)
     degraded, out = sharp + 0.05, sharp.roll(1, 4)
-    same, shifted = (clip_loss(x, degraded, sharp) for x in (out, out + 0.2))
-    better = clip_loss(0.5 * (sharp + out), degraded, sharp)
-    assert (
-        abs(shifted - same) < 0.12 < same - better
-    )  # the picture before it weighs next to nothing
+    same, shifted = (clip_loss(x, degraded, sharp, phase) for x in (out, out + 0.2))
+    better = clip_loss(0.5 * (sharp + out), degraded, sharp, phase)
+    # The picture before the correction weighs next to nothing.
+    assert abs(shifted - same) < 0.12 < same - better
+
+
+def test_a_squared_error_counts_a_grid_five_times() -> None:
+    pattern = torch.randn(1, 3, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    pattern = pattern - pattern.mean((3, 4), keepdim=True)
+    clip = pattern.repeat(1, 1, 2, 4, 4)
+    zero = torch.zeros_like(clip)
+    assert torch.isclose(squared_error(clip, zero), 5 * clip.square().mean())
+    flat = torch.full_like(clip, 0.3)
+    assert torch.isclose(squared_error(flat, zero), flat.square().mean())
 
 
 class Stopped(Exception):
