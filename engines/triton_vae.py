@@ -30,6 +30,7 @@ from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, borde
 from vr_trt.kernels.conv_sizes import conv_tiles, sizes_for, tuned_sizes
 from vr_trt.kernels.frame_attention import frame_attention
 from vr_trt.kernels.group_norm import Moments, activate, scale_shift
+from vr_trt.kernels.tuning import capability_of
 
 Call = Literal["image", "start", "step"]
 Size = tuple[int, int, int]  # frames, rows, columns of the coder's input
@@ -77,7 +78,12 @@ class TritonCoderStage:
 
 
 def own_arena(network: Coder, layers: CoderLayers, call: Call, size: Size) -> Arena:
-    """An arena with the memory that this one stage needs, on the layers' device."""
+    """An arena with the memory that this one stage needs, on the layers' device.
+
+    Laid out for that device's chip: shapes alone would be tuned as the interpreter's are.
+    """
+    if layers.chip is None and layers.device.type == "cuda":
+        layers = replace(layers, chip=capability_of(layers.device))
     shapes = TritonCoderStage(network, layers, call, size, {}, Arena())
     return Arena(torch.empty(shapes.arena.size, dtype=torch.uint8, device=layers.device))
 
