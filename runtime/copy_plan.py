@@ -128,6 +128,8 @@ def _other_container(stream: Stream, packet: "Packet[Stream] | None") -> str | N
 
 def _fits(stream: Stream, packet: "Packet[Stream] | None", muxer: str) -> bool:
     """Whether the container takes the stream's header and its first packet."""
+    if is_cover(stream) and muxer == "mov":
+        return False  # FFmpeg's takes it, and writes it nowhere
     trial = av.open(io.BytesIO(), "w", format=muxer)
     try:
         copy = trial.add_stream_from_template(stream)

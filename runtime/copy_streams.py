@@ -25,7 +25,7 @@ _READS_IN_A_ROW = 20
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
 _KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(
-    r"(encoder|duration|rotate|vendor_id|bps|number_of_(frames|bytes)|_statistics_.*"
+    r"(encoder|duration|rotate|vendor_id|alpha_mode|bps|number_of_(frames|bytes)|_statistics_.*"
     r"|major_brand|minor_version|compatible_brands)(-\w+)?",
     re.IGNORECASE,
 )
@@ -60,8 +60,11 @@ class StreamCopier:
             self._shift = self._span[0]
             return self._shift
         running = self._container.format.name in _RUNNING_CLOCKS
-        start = (self._container.start_time or 0) if running else 0
-        self._shift = min(Fraction(start, av.time_base), video)
+        if running and self._container.start_time is None:
+            self._shift = video
+        else:
+            start = (self._container.start_time or 0) if running else 0
+            self._shift = min(Fraction(start, av.time_base), video)
         return self._shift
 
     def clip(self, start: Fraction, stop: Fraction) -> None:

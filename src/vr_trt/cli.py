@@ -64,7 +64,7 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Where to write it; - is standard output.  [default: NAME.restored.mp4]",
+        help="Where to write it; - is standard output.  [default: NAME.restored, as the input or .mp4]",
     ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
@@ -98,7 +98,9 @@ def run(
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     codec: Annotated[
         str | None,
-        typer.Option(help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264]"),
+        typer.Option(
+            help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264; hevc for HDR]"
+        ),
     ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
