@@ -15,14 +15,13 @@ from av.stream import Discard, Stream
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
+from vr_trt.runtime.splices import RUNNING_CLOCKS, Follower, Splices
 from vr_trt.runtime.transcode import AudioTranscoder
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
 _READS_IN_A_ROW = 20
-# Containers with a clock that does not start at zero; their outputs start there.
-_RUNNING_CLOCKS = ("mpegts", "mpeg")
 _KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(
     r"(encoder|duration|rotate|vendor_id|alpha_mode|bps|number_of_(frames|bytes)|_statistics_.*"
@@ -59,7 +58,7 @@ class StreamCopier:
         if self._span is not None:
             self._shift = self._span[0]
             return self._shift
-        running = self._container.format.name in _RUNNING_CLOCKS
+        running = self._container.format.name in RUNNING_CLOCKS
         if running and self._container.start_time is None:
             self._shift = video
         else:
@@ -152,10 +151,16 @@ class StreamCopier:
         chosen = {**self._copies, **self._coders}
         if not chosen:
             return
-        for stream in self._container.streams:
-            stream.discard = Discard.default if stream.index in chosen else Discard.all
         wanted = [self._container.streams[index] for index in chosen]
-        for packet in self._within_edits(self._demuxed(wanted)):
+        video = main_video(self._container, self._source)
+        if splices := Splices.of(video):
+            wanted.append(video)
+        for stream in self._container.streams:
+            stream.discard = Discard.default if stream in wanted else Discard.all
+        packets = self._demuxed(wanted)
+        if splices:
+            packets = Follower(video, splices).follow(packets)
+        for packet in self._within_edits(packets):
             if coder := self._coders.get(packet.stream_index):
                 if self._within_span(packet):
                     yield from coder.push(packet, self._shift)
