@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
 
@@ -30,16 +30,54 @@ _STALE_TAGS = re.compile(
 )
 
 
+class Source(Protocol):
+    """What streams are copied from."""
+
+    container: InputContainer
+
+    def demux(self, wanted: list[Stream], /) -> "Iterator[Packet[Any] | None]":
+        """Packets of those streams; None where the next one is not there yet."""
+
+    def pictures(self, indices: tuple[int, ...], /) -> "dict[int, Packet[Any]]":
+        """The cover art of those streams."""
+
+    def close(self) -> None:
+        """No more is read."""
+
+
+class FileSource:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.container = open_input(path)
+        self._path = path
+
+    def demux(self, wanted: list[Stream]) -> "Iterator[Packet[Any] | None]":
+        """Packets of those streams."""
+        for stream in self.container.streams:
+            stream.discard = Discard.default if stream in wanted else Discard.all
+        yield from self.container.demux(wanted)
+
+    def pictures(self, indices: tuple[int, ...]) -> "dict[int, Packet[Any]]":
+        """The cover art of those streams, read by a container of its own: this one stays at the start."""
+        with open_input(self._path) as container:
+            return first_packets(container, [container.streams[index] for index in indices])
+
+    def close(self) -> None:
+        """Close it."""
+        self.container.close()
+
+
 class StreamCopier:
     """Copies the planned streams into an open output, in step with the encoded video.
 
     Construct it after the video stream was added and before the header is written.
     """
 
-    def __init__(self, source: Path, output: OutputContainer, plan: CopyPlan) -> None:
+    def __init__(self, source: "Source", output: OutputContainer, plan: CopyPlan) -> None:
         self.broken = 0  # packets that could not be read or written
         self._source = source
-        self._container = open_input(source)
+        self._container = source.container
         self._output = output
         self._copies: dict[int, Stream] = {}
         self._coders: dict[int, AudioTranscoder] = {}
@@ -75,13 +113,16 @@ class StreamCopier:
 
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
-        original = main_video(self._container, self._source)
+        original = main_video(self._container, Path(self._container.name))
         video.metadata.update(stream_tags(original))
         video.disposition = original.disposition
 
     def copy_until(self, seconds: Fraction | None) -> None:
-        """Write what is to be decoded before that time of the output; None writes the rest."""
-        while (packet := self._waiting or next(self._packets, None)) is not None:
+        """Write what is to be decoded before that time of the output; None writes the rest.
+
+        Of a pipe, only as far as it was read.
+        """
+        while packet := self._waiting or next(self._packets, None):
             assert packet.dts is not None, "packets without a time are not queued"
             if seconds is not None and packet.dts * packet.time_base > seconds:
                 self._waiting = packet
@@ -102,7 +143,7 @@ class StreamCopier:
 
     def close(self) -> None:
         """Close the input."""
-        self._container.close()
+        self._source.close()
 
     def _add_header(self, plan: CopyPlan) -> None:
         source, output = self._container, self._output
@@ -137,31 +178,29 @@ class StreamCopier:
         return {**chapter, "start": start - first, "end": end - first, "time_base": base}
 
     def _attach_covers(self, indices: tuple[int, ...]) -> None:
-        with open_input(self._source) as container:  # its own: this one must stay at the start
-            covers = [container.streams[index] for index in indices]
-            for index, packet in first_packets(container, covers).items():
-                tags = container.streams[index].metadata
-                kind = {"mjpeg": "jpeg"}.get(name := codec_name(container.streams[index]), name)
-                filename = tags.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
-                mimetype = tags.get("mimetype", f"image/{kind}")
-                self._output.add_attachment(filename, mimetype, bytes(packet))
+        for index, packet in self._source.pictures(indices).items():
+            stream = self._container.streams[index]
+            kind = {"mjpeg": "jpeg"}.get(name := codec_name(stream), name)
+            filename = stream.metadata.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+            mimetype = stream.metadata.get("mimetype", f"image/{kind}")
+            self._output.add_attachment(filename, mimetype, bytes(packet))
 
-    def _read(self) -> "Iterator[Packet[Stream]]":
+    def _read(self) -> "Iterator[Packet[Stream] | None]":
         """Packets for the output with their times made usable, past damage."""
         chosen = {**self._copies, **self._coders}
         if not chosen:
             return
         wanted = [self._container.streams[index] for index in chosen]
-        video = main_video(self._container, self._source)
+        video = main_video(self._container, Path(self._container.name))
         if splices := Splices.of(video):
             wanted.append(video)
-        for stream in self._container.streams:
-            stream.discard = Discard.default if stream in wanted else Discard.all
         packets = self._demuxed(wanted)
         if splices:
             packets = Follower(video, splices).follow(packets)
         for packet in self._within_edits(packets):
-            if coder := self._coders.get(packet.stream_index):
+            if packet is None:
+                yield None
+            elif coder := self._coders.get(packet.stream_index):
                 if self._within_span(packet):
                     yield from coder.push(packet, self._shift)
             elif self._set_times(packet):
@@ -171,12 +210,12 @@ class StreamCopier:
             yield from coder.push(None, self._shift)
             self.broken += coder.broken
 
-    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream]]":
+    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream] | None]":
         failed = 0
         while failed < _READS_IN_A_ROW:
             try:
-                for packet in self._container.demux(wanted):
-                    if packet.size:
+                for packet in self._source.demux(wanted):
+                    if packet is None or packet.size:
                         failed = 0
                         yield packet
                 return
@@ -186,7 +225,9 @@ class StreamCopier:
                 failed += 1
                 self.broken += 1
 
-    def _within_edits(self, packets: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
+    def _within_edits(
+        self, packets: "Iterator[Packet[Stream] | None]"
+    ) -> "Iterator[Packet[Stream] | None]":
         """`packets` without those that an edit list hides, where the output would show them.
 
         The last one before each that is shown stays: decoders of sound need it to begin with.
@@ -196,6 +237,9 @@ class StreamCopier:
             return
         hidden: dict[int, Packet[Stream]] = {}
         for packet in packets:
+            if packet is None:
+                yield None
+                continue
             if packet.is_discard:
                 hidden[packet.stream_index] = packet
                 continue

@@ -89,7 +89,9 @@ class Decoder:
                     break
         if self._splices and self._splices.count:
             times = "once" if self._splices.count == 1 else f"{self._splices.count} times"
-            self.warnings.append(f"the file's clock starts anew {times}: its parts follow each other")
+            self.warnings.append(
+                f"the file's clock starts anew {times}: its parts follow each other"
+            )
         yield None
 
     def _on_one_clock(self, packet: "Packet[VideoStream]") -> "Packet[VideoStream]":

@@ -67,14 +67,14 @@ class Follower:
         self._splices = splices
         self._last: dict[int, int] = {}  # newest dts of each stream
 
-    def follow(self, packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    def follow(self, packets: "Iterator[Packet[Any] | None]") -> "Iterator[Packet[Any] | None]":
         """The packets but the video's, on one clock; what two recordings both have comes once."""
         for packet in packets:
-            if packet.stream_index == self._video.index:
+            if packet is None:
+                yield None
+            elif packet.stream_index == self._video.index:
                 self._splices.place(packet.dts, packet.duration)
-            elif packet.dts is None or self._splices.reached is None:
-                yield packet
-            elif self._move(packet):
+            elif packet.dts is None or self._splices.reached is None or self._move(packet):
                 yield packet
 
     def _move(self, packet: "Packet[Any]") -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_joined_recordings_follow_each_other(
     writer = copy_through(two, joined, crf=30)
     shown = times(joined)
     assert len(shown) == 80 + 1
-    steps = [float(b - a) for a, b in zip(shown, shown[1:], strict=False)]
+    steps = [float(b - a) for a, b in pairwise(shown)]
     assert steps == pytest.approx([0.04] * 80, abs=2e-3)
     assert not any("damaged" in line or "out of order" in line for line in writer.warnings)
     before, after = packets(alone, "audio"), packets(joined, "audio")
