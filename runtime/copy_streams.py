@@ -11,17 +11,24 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
+from av.subtitles.stream import SubtitleStream
 
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
 from vr_trt.runtime.splices import RUNNING_CLOCKS, Follower, Splices
+from vr_trt.runtime.subtitles import SubtitleTranscoder
 from vr_trt.runtime.transcode import AudioTranscoder
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
 _READS_IN_A_ROW = 20
+# ISO 639's other codes, of those languages that QuickTime has a number for; FFmpeg drops these.
+_QUICKTIME_LANGUAGES = {
+    **{"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice"},
+    **{"zho": "chi", "sqi": "alb", "swe": "sve", "mkd": "mac"},
+}
 _KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(
     r"(encoder|duration|rotate|vendor_id|alpha_mode|bps|number_of_(frames|bytes)|_statistics_.*"
@@ -80,7 +87,7 @@ class StreamCopier:
         self._container = source.container
         self._output = output
         self._copies: dict[int, Stream] = {}
-        self._coders: dict[int, AudioTranscoder] = {}
+        self._coders: dict[int, AudioTranscoder | SubtitleTranscoder] = {}
         self._last_dts: dict[int, int] = {}
         self._add_header(plan)
         self._packets = self._read()
@@ -114,7 +121,7 @@ class StreamCopier:
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
         original = main_video(self._container, Path(self._container.name))
-        video.metadata.update(stream_tags(original))
+        video.metadata.update(stream_tags(original, self._output))
         video.disposition = original.disposition
 
     def copy_until(self, seconds: Fraction | None) -> None:
@@ -153,15 +160,14 @@ class StreamCopier:
         for index in plan.streams + plan.attachments:
             template = source.streams[index]
             copy = output.add_stream_from_template(template)
-            copy.metadata.update(stream_tags(template))
+            copy.metadata.update(stream_tags(template, output))
             copy.disposition = template.disposition
             if index in plan.streams:
                 self._copies[index] = copy
         for index in plan.recoded:
             template = source.streams[index]
-            assert isinstance(template, AudioStream)
-            coder = AudioTranscoder(template, output, output.format.name)
-            coder.stream.metadata.update(stream_tags(template))
+            coder = _coder(template, output)
+            coder.stream.metadata.update(stream_tags(template, output))
             coder.stream.disposition = template.disposition
             self._coders[index] = coder
         if plan.covers:
@@ -281,14 +287,23 @@ class StreamCopier:
             self.broken += 1  # the packet itself does not go into this container
 
 
+def _coder(template: Stream, output: OutputContainer) -> AudioTranscoder | SubtitleTranscoder:
+    if isinstance(template, SubtitleStream):
+        return SubtitleTranscoder(template, output, output.format.name)
+    assert isinstance(template, AudioStream), "nothing else is coded again"
+    return AudioTranscoder(template, output, output.format.name)
+
+
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Tags without those that describe the old file rather than its content."""
     return {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
 
 
-def stream_tags(stream: Stream) -> dict[str, str]:
+def stream_tags(stream: Stream, output: OutputContainer) -> dict[str, str]:
     """Tags of a stream; a QuickTime track name becomes the title, which every container has."""
     tags = kept_tags(stream.metadata)
     if "name" in tags and "title" not in tags:
         tags["title"] = tags.pop("name")
+    if output.format.name == "mov" and (language := tags.get("language")):
+        tags["language"] = _QUICKTIME_LANGUAGES.get(language, language)
     return tags
