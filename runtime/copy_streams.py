@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 _READS_IN_A_ROW = 20
 # ISO 639's other codes, of those languages that QuickTime has a number for; FFmpeg drops these.
 _QUICKTIME_LANGUAGES = {
-    **{"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice"},
-    **{"zho": "chi", "sqi": "alb", "swe": "sve", "mkd": "mac"},
+    "deu": "ger",
+    "nld": "dut",
+    "ell": "gre",
+    "isl": "ice",
+    "zho": "chi",
+    "sqi": "alb",
+    "swe": "sve",
+    "mkd": "mac",
 }
 _KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(

@@ -96,7 +96,10 @@ class Reader:
         if self._corrupt:
             lines.append(f"{self._corrupt} damaged frames were restored as they are")
         if self._interlaced:
-            lines.append(f"{self._interlaced} interlaced frames were restored as they are")
+            lines.append(
+                f"{self._interlaced} interlaced frames were restored as they are: "
+                "--deinterlace field or frame takes them apart"
+            )
         if self._clock.repaired:
             lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
         if self._clock.short_by is not None:

@@ -113,7 +113,9 @@ def run(
     rate: Rate = "",
     deinterlace: Annotated[
         str | None,
-        typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
+        typer.Option(
+            help="frame, field, all-frames, all-fields, telecine or off.  [default: refuse]"
+        ),
     ] = None,
     cuts: Annotated[
         str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
