@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames, seconds
@@ -65,8 +66,32 @@ def test_damaged_images_are_skipped_up_to_a_cap(folder: Path) -> None:
 
 def test_an_image_of_another_size_is_refused(folder: Path) -> None:
     make_image(folder / "scan7.png", size=(50, 36))
-    with Reader(folder, probe(folder, Fraction(24))) as reader, pytest.raises(UsageError):
+    said = "scan7.png is 50x36, the first image 48x36"
+    with (
+        Reader(folder, probe(folder, Fraction(24))) as reader,
+        pytest.raises(UsageError, match=said),
+    ):
         list(reader)
+
+
+def test_what_of_a_folder_is_missing_is_said(folder: Path) -> None:
+    assert probe(folder, Fraction(24)).guesses == ()
+    (folder / "scan5.png").unlink()
+    (folder / "scan6.png").unlink()
+    (folder / "scan9.png").rename(folder / "scan9.jpg")
+    assert probe(folder, Fraction(24)).guesses == (
+        "1 images that are not .png are left out",
+        "3 numbers are missing, the first between scan4.png and scan7.png",
+    )
+
+
+def test_a_grey_page_among_coloured_ones(folder: Path) -> None:
+    page = make_image(folder / "scan4.png", size=(48, 36), pixel="gray")
+    (shade,) = (frame.to_ndarray() for frame in read_frames(page))
+    with Reader(folder, probe(folder, Fraction(24))) as reader:
+        frames = list(reader)
+    assert len(frames) == 12 and reader.skipped == 0
+    assert all(np.array_equal(plane, shade) for plane in frames[3].planes)
 
 
 def test_rates() -> None:

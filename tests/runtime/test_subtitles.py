@@ -9,6 +9,7 @@ import pytest
 from tests.writing import copy_through
 
 MakeClip = Callable[..., Path]
+KEPT = "; an .mkv would keep it as it is"
 LINES = [(100, 400, "Grüße <i>aus</i> Ulm"), (600, 300, "zwei\nZeilen"), (1000, 200, "Ende")]
 
 
@@ -53,8 +54,7 @@ def test_text_goes_there_and_back(
     coder = {"codec": "av1", "crf": 40, "size": (64, 64)} if between == ".webm" else {"crf": 30}
     writer = copy_through(source, middle, **coder)
     assert writer.warnings == [
-        f"subtitle stream 1 (srt) does not fit into the output: it becomes {codec}; "
-        "an .mkv would keep it as it is"
+        f"subtitle stream 1 (srt) does not fit into the output: it becomes {codec}{KEPT}"
     ]
     with av.open(str(middle)) as container:
         stream = container.streams.subtitles[0]
