@@ -62,7 +62,7 @@ class FilmRun:
         total: int | None,
     ) -> None:
         """`facts`: what the result depends on, for the journal. UsageError for bad options."""
-        _check_writable(options.trace, options.report)
+        _check_beside((options.trace, options.report), (info.path, spec.path))
         self._info = info
         self._range = parse_range(options.range) if options.range else Range()
         self._cuts = cuts_from(options.cuts)
@@ -227,8 +227,13 @@ def _has_journal(output: Path) -> bool:
     return (folder_of(output) / "journal.jsonl").is_file()
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """UsageError before work rather than after it."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+def _check_beside(paths: tuple[Path | None, ...], films: tuple[Path, ...]) -> None:
+    """UsageError, before work, for a report or trace that cannot be, or is one of the `films`."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
             raise UsageError(f"{path} cannot be written: give the name of a file in a folder")
+        if path.resolve() in [film.resolve() for film in films]:
+            raise UsageError(f"{path} is a film of this run: give the report another name")
+    if len(given) != len({path.resolve() for path in given}):
+        raise UsageError(f"{given[0]} cannot be both report and trace: give two names")

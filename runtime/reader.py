@@ -96,7 +96,10 @@ class Reader:
         if self._corrupt:
             lines.append(f"{self._corrupt} damaged frames were restored as they are")
         if self._interlaced:
-            lines.append(f"{self._interlaced} interlaced frames were restored as they are")
+            lines.append(
+                f"{self._interlaced} interlaced frames were restored as they are: "
+                "--deinterlace field or frame takes them apart"
+            )
         if self._clock.repaired:
             lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
         if self._clock.short_by is not None:
@@ -133,23 +136,33 @@ class Reader:
         pixel, turned = self.info.pixel, self.info.rotation % 180
         stored = (self.info.width, self.info.height)[:: -1 if turned else 1]
         if (decoded.width, decoded.height) != stored:
-            raise UsageError(
-                f"{self._path}: the picture changes from {stored[0]}x{stored[1]} to "
-                f"{decoded.width}x{decoded.height}; cut the file there"
+            raise self._changed(
+                decoded, f"{stored[0]}x{stored[1]}", f"{decoded.width}x{decoded.height}"
             )
         name = decoded.format.name
         packing = packing_of(name) or packing_of(nearest_planar(name))
         assert packing is not None, f"no arrangement for {name}"
         chroma = pixel.chroma[::-1] if turned else pixel.chroma
         if (packing.layout, packing.bits, packing.chroma) != (pixel.layout, pixel.bits, chroma):
-            if packing.layout != pixel.layout:
-                raise UsageError(
-                    f"{self._path}: the picture changes from {pixel.layout} to {packing.layout}; "
-                    "cut the file there"
-                )
-            wanted = planar_name(pixel.layout, pixel.bits, chroma)
+            greyed = (packing.layout, pixel.layout) == ("gray", "rgb") and self.info.images
+            if packing.layout != pixel.layout and not greyed:
+                raise self._changed(decoded, pixel.layout, packing.layout)
+            wanted = planar_name(packing.layout, pixel.bits, chroma)
             decoded = decoded.reformat(format=wanted, threads=1)
+            if greyed:  # a scanner's grey page among coloured ones
+                luma = take_planes(decoded)[0]
+                return turn_planes((luma, luma, luma), self.info.rotation, self.info.mirrored)
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
+
+    def _changed(self, decoded: av.VideoFrame, before: str, now: str) -> UsageError:
+        """What to say where the picture is not what it was at the start any more."""
+        if self.info.images and decoded.pts is not None:
+            name = self.info.images[decoded.pts]
+            return UsageError(f"{name} is {now}, the first image {before}: make them alike")
+        at = "" if decoded.time is None else f" at {decoded.time:.2f} s"
+        return UsageError(
+            f"{self._path}: the picture changes from {before} to {now}{at}; cut it there"
+        )
 
 
 def can_seek(info: VideoInfo) -> bool:

@@ -25,7 +25,7 @@ from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.vae_stream import latents_per_step
-from vr_trt.runtime.video_codecs import Encoding
+from vr_trt.runtime.video_codecs import Encoding, usual_suffix
 from vr_trt.runtime.writer import OutputSpec
 
 if TYPE_CHECKING:
@@ -162,11 +162,15 @@ class Recipe:
         }
 
 
-def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
+def default_output(info: VideoInfo, encoding: Encoding) -> Path:
+    """Beside the input: name.restored.mp4 (or as the input's), .png for an image.
+
+    UsageError for standard input.
+    """
     if info.pipe is not None:
         raise UsageError("standard input has no name: say where to write with -o")
-    return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
+    suffix = ".png" if info.is_image else usual_suffix(info.path, encoding.codec)
+    return info.path.with_name(f"{info.path.stem}.restored{suffix}")
 
 
 def output_spec(
@@ -182,7 +186,7 @@ def output_spec(
             path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
         )
         return spec, ""
-    codec = encoding.codec_for(path)
+    codec = encoding.codec_for(path, plan.pixel.transfer)
     pixel = video_pixel(plan.pixel, codec, encoding.bits)
     coder, line = choose_encoder(encoding.encoder, codec, pixel)
     spec = OutputSpec(

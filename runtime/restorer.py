@@ -115,7 +115,7 @@ class Restorer:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
-        target = Path(output or default_output(info))
+        target = Path(output or default_output(info, Encoding()))
         return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
     def restore(
@@ -133,7 +133,7 @@ class Restorer:
         """
         options = options or RunOptions()
         encoding = encoding or Encoding()
-        source, target, decoded = self._source(input, output, options)
+        source, target, decoded = self._source(input, output, encoding, options)
         kept = kept_threads(target) if options.resume else 0
         threads = kept or self._threads
         self._recipe.use_threads(threads)
@@ -189,8 +189,9 @@ class Restorer:
     ) -> dict[str, Any]:
         """What would decide the result of `restore`: while it is the same, so is the file."""
         options = options or RunOptions()
-        source, target, _ = self._source(input, output, options)
-        plan, spec, _ = self._laid_out(source, target, encoding or Encoding(), options)
+        encoding = encoding or Encoding()
+        source, target, _ = self._source(input, output, encoding, options)
+        plan, spec, _ = self._laid_out(source, target, encoding, options)
         facts = self._recipe.facts(plan.serving, source, spec)
         return FilmRun(source, spec, options, facts, plan.frames).facts
 
@@ -214,13 +215,13 @@ class Restorer:
         return [_picture(frame) for frame in shot.finish()]
 
     def _source(
-        self, input: str | Path, output: str | Path | None, options: RunOptions
+        self, input: str | Path, output: str | Path | None, encoding: Encoding, options: RunOptions
     ) -> tuple[VideoInfo, Path, str]:
         """What the input is, where the output goes, and a line on who decodes, or nothing."""
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         nvdec, line = choose_decoder(options.decoder, info)
-        target = Path(output) if output is not None else default_output(info)
+        target = Path(output) if output is not None else default_output(info, encoding)
         return replace(info, nvdec=nvdec), target, line
 
     def _laid_out(
