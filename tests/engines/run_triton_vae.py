@@ -70,8 +70,9 @@ def _size(x: Tensor) -> tuple[int, int, int]:
 
 @pytest.fixture(autouse=True)
 def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter takes as long for a large block as for a small one."""
-    monkeypatch.setattr(conv_sizes, "_INTERPRETED", {**conv_sizes._INTERPRETED, "BLOCK_M": 512})
+    """The interpreter takes as long for a large block as for a small one; frames go in pairs."""
+    sizes = {**conv_sizes._INTERPRETED, "BLOCK_M": 512, "FRAMES": 2}
+    monkeypatch.setattr(conv_sizes, "_INTERPRETED", sizes)
     monkeypatch.setattr(group_norm, "_PIXELS", 512)
 
 
