@@ -26,6 +26,7 @@ from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
 from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
 from vr_trt.kernels.conv3d import conv3d
+from vr_trt.kernels.conv_few import FewConv, tap_columns, tap_sum
 from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, bordered, inside
 from vr_trt.kernels.conv_sizes import conv_tiles, sizes_for, tuned_sizes
 from vr_trt.kernels.frame_attention import frame_attention
@@ -191,9 +192,19 @@ class _Walk:
         self._moments = self._room(x, conv, shape[0]) if moments else None
         residual = None if plus is None else inside(plus)
         extras = replace(extras, residual=residual, moments=self._moments)
-        self._launch(conv3d, x, conv, inside(out), extras)
+        if name in self._layers.few:
+            self._by_taps(self._layers.few[name], x, inside(out), extras.past)
+        else:
+            self._launch(conv3d, x, conv, inside(out), extras)
         self._remember(name, layer.keep_frames, x)
         return out
+
+    def _by_taps(self, few: FewConv, x: Tensor, out: Tensor, past: Tensor | None) -> None:
+        """A layer to very few channels, which has neither moments nor a residual."""
+        columns = self._arena.take(few.room(*_size(x)), torch.float32)
+        self._launch(tap_columns, x, few, columns, past)
+        self._launch(tap_sum, columns, few, out)
+        self._arena.give_back(columns)
 
     def _upsample(self, layer: SubPixelUpsample, x: Tensor) -> Tensor:
         """At a shot's start the first frames have weights of their own."""
@@ -251,7 +262,9 @@ class _Walk:
     def _room(self, x: Tensor, conv: PackedConv, frames: int) -> Moments:
         """Room for the moments of `frames` frames that `conv` makes of x."""
         chip = self._layers.chip
-        sizes = tuned_sizes(x, conv, PLAIN) if chip is None else sizes_for(chip, conv, PLAIN)
+        sizes = (
+            tuned_sizes(x, conv, PLAIN) if chip is None else sizes_for(chip, conv, PLAIN, len(x))
+        )
         tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
         return Moments(
             values=self._arena.take((frames, tiles, 2, conv.outputs), torch.float32),
