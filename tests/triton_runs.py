@@ -1,0 +1,60 @@
+"""A film on the triton backend, by the loop on a recorded device and fed by the host."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from tests import triton_stand_in
+from tests.device_runs import Setting
+from tests.triton_stand_in import ARENA, GraphStage, Loan, recorded_stages
+
+from vr_trt.engines import triton_pixels
+from vr_trt.engines.triton_stages import Shared
+from vr_trt.runtime import triton_loop, triton_session
+from vr_trt.runtime.device_loop import device_stages
+from vr_trt.runtime.device_stages import DeviceStages
+from vr_trt.runtime.host_stages import HostStages
+from vr_trt.runtime.model import Model
+from vr_trt.runtime.pixel_stages import PixelStages
+from vr_trt.runtime.triton_pixels import open_way, open_way_in, open_way_out
+
+_KERNELS = ("ToModel", "ToVideo", "Wavelet", "ColourMatch")
+
+
+@dataclass(kw_only=True)
+class TritonSetting(Setting):
+    """Its sessions are the backend's own; what they run are stand-ins of the kernels."""
+
+    def prepare(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on the backend's stages are stand-ins, and the loop's device is recorded."""
+        sizes, loan, stream = self._sizes(), Loan(self.device), self.device.stream()
+        cpu = torch.device("cpu")
+        memory = lambda plans: Shared(cpu, torch.zeros(ARENA, dtype=torch.uint8))
+        monkeypatch.setattr(triton_session, "open_device", memory)
+        stage = lambda plan, shared: GraphStage(plan, sizes, shared)
+        monkeypatch.setattr(triton_session, "open_stage", stage)
+        for name in _KERNELS:
+            monkeypatch.setattr(triton_pixels, name, getattr(triton_stand_in, name))
+        for opened in (open_way_in, open_way_out):
+            on_cpu = partial(opened, device="cpu")
+            monkeypatch.setattr(triton_loop, opened.__name__, on_cpu)
+        monkeypatch.setattr(triton_loop, "CudaDevice", lambda: self.device)
+        monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(loan))
+        monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
+
+    def model(self) -> Model:
+        model = super().model()
+        model._backends = dict.fromkeys(model.manifest.stages, "triton")
+        return model
+
+    def on_device(self, monkeypatch: pytest.MonkeyPatch) -> DeviceStages:
+        self.prepare(monkeypatch)
+        return device_stages(self.model(), self.way, self.profile, seed=7)
+
+    def host_stages(self) -> HostStages:
+        way = self.way
+        pixels = PixelStages(
+            way.source, way.target, way.canvas, way.correction, sessions=open_way(way, "cpu")
+        )
+        return HostStages(self.model(), pixels, self.profile, 7)
