@@ -55,14 +55,17 @@ class Call:
         named: tuple[str, DeviceSession],  # the stage's name and session
         places: Mapping[str, OnDevice],
     ) -> None:
-        """`places` of every input and output. It is called once now, with what lies there."""
+        """`places` of every input and output.
+
+        A session that is no graph yet is called once now, with what lies there.
+        """
         self._lanes, self._stream = lanes, stream
         self._name, self._session = named
         self._places = dict(places)
         self._graph: int | None = None
-        self._enqueue()
-        lanes.device.synchronize(stream)
         if self._session.capturable:
+            self._enqueue()
+            lanes.device.synchronize(stream)
             lanes.before_start(self._capture)
 
     def run(self) -> None:

@@ -1,23 +1,25 @@
 """A film on the triton backend, by the loop on a recorded device and fed by the host."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import pytest
 import torch
 from tests import triton_stand_in
 from tests.device_runs import Setting
-from tests.triton_stand_in import ARENA, GraphStage, Loan, recorded_stages
+from tests.recorded_device import RecordedDevice
+from tests.tensorrt_stand_in import Sizes
+from tests.triton_stand_in import GraphStage, Loan, recorded_stages
 
 from vr_trt.engines import triton_pixels
 from vr_trt.engines.triton_stages import Shared
 from vr_trt.runtime import triton_loop, triton_session
+from vr_trt.runtime import triton_pixels as runtime_pixels
 from vr_trt.runtime.device_loop import device_stages
 from vr_trt.runtime.device_stages import DeviceStages
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import PixelStages
-from vr_trt.runtime.triton_pixels import open_way, open_way_in, open_way_out
+from vr_trt.runtime.triton_pixels import open_way, pixel_work
 
 _KERNELS = ("ToModel", "ToVideo", "Wavelet", "ColourMatch")
 
@@ -28,20 +30,7 @@ class TritonSetting(Setting):
 
     def prepare(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on the backend's stages are stand-ins, and the loop's device is recorded."""
-        sizes, loan, stream = self._sizes(), Loan(self.device), self.device.stream()
-        cpu = torch.device("cpu")
-        memory = lambda plans: Shared(cpu, torch.zeros(ARENA, dtype=torch.uint8))
-        monkeypatch.setattr(triton_session, "open_device", memory)
-        stage = lambda plan, shared: GraphStage(plan, sizes, shared)
-        monkeypatch.setattr(triton_session, "open_stage", stage)
-        for name in _KERNELS:
-            monkeypatch.setattr(triton_pixels, name, getattr(triton_stand_in, name))
-        for opened in (open_way_in, open_way_out):
-            on_cpu = partial(opened, device="cpu")
-            monkeypatch.setattr(triton_loop, opened.__name__, on_cpu)
-        monkeypatch.setattr(triton_loop, "CudaDevice", lambda: self.device)
-        monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(loan))
-        monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
+        stand_in(monkeypatch, self.device, self._sizes())
 
     def model(self) -> Model:
         model = super().model()
@@ -58,3 +47,20 @@ class TritonSetting(Setting):
             way.source, way.target, way.canvas, way.correction, sessions=open_way(way, "cpu")
         )
         return HostStages(self.model(), pixels, self.profile, 7)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, sizes: Sizes) -> None:
+    """From now on the backend's stages are stand-ins; the fake model's symbols have `sizes`."""
+    loan, stream, cpu = Loan(device), device.stream(), torch.device("cpu")
+    arena = 64 * sizes["H"] * sizes["W"]  # bytes: more than either end of a coder
+    shared = lambda plans: Shared(cpu, torch.zeros(arena, dtype=torch.uint8))
+    monkeypatch.setattr(triton_session, "open_device", shared)
+    stage = lambda plan, shared: GraphStage(plan, sizes, shared)
+    monkeypatch.setattr(triton_session, "open_stage", stage)
+    for name in _KERNELS:
+        monkeypatch.setattr(triton_pixels, name, getattr(triton_stand_in, name))
+    on_cpu = lambda frames, bits, **_: pixel_work(frames, bits, device="cpu")
+    monkeypatch.setattr(runtime_pixels, "pixel_work", on_cpu)
+    monkeypatch.setattr(triton_loop, "CudaDevice", lambda: device)
+    monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(loan))
+    monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))

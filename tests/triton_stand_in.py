@@ -27,8 +27,6 @@ from vr_trt.kernels.to_video import ColourScales, ToVideoTables, to_video_refere
 from vr_trt.kernels.wavelet import wavelet_reference
 from vr_trt.runtime.triton_loop import LoopedStage
 
-ARENA = 1 << 18  # bytes, enough for the fake model's ends
-
 
 class GraphStage:
     """A graph of the fake model as a `StaticStage`, in bf16 but for its states.

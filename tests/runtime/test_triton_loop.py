@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.device_runs import YUV8, YUV10, assert_equal, check_shots, restored
+from tests.kernel_runs import run
 from tests.recorded_device import RaceError
 from tests.runtime.test_device_stages import WAITS, events_of, without_other_order
 
@@ -169,3 +170,16 @@ def selection(canvas: Canvas) -> Selection:
     )
     assert on_one_gpu(found)
     return found
+
+
+RUNS = Path(__file__).with_name("run_triton_loop.py")
+
+
+@pytest.mark.slow
+def test_real_stages_give_the_host_s_frames_in_the_interpreter() -> None:
+    run(RUNS, "cpu", at_least=2)
+
+
+@pytest.mark.gpu
+def test_real_stages_give_the_host_s_frames_on_a_gpu() -> None:
+    run(RUNS, "cuda", at_least=6)
