@@ -1,7 +1,8 @@
 """A film on the triton backend, by the loop on a recorded device and fed by the host."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import onnx
 import pytest
 import torch
 from tests import triton_stand_in
@@ -33,7 +34,15 @@ class TritonSetting(Setting):
         stand_in(monkeypatch, self.device, self._sizes())
 
     def model(self) -> Model:
-        model = super().model()
+        """As engines of one size are: with a generator of its own for a picture."""
+        model, name = super().model(), "generator_image"
+        graph = onnx.load(model._plans["generator"])
+        graph.graph.name = name
+        onnx.save(graph, self.folder / name)
+        model._plans = {**model._plans, name: self.folder / name}
+        model.manifest = replace(
+            model.manifest, stages={**model.manifest.stages, name: "generator.onnx"}
+        )
         model._backends = dict.fromkeys(model.manifest.stages, "triton")
         return model
 
@@ -41,12 +50,13 @@ class TritonSetting(Setting):
         self.prepare(monkeypatch)
         return device_stages(self.model(), self.way, self.profile, seed=7)
 
-    def host_stages(self) -> HostStages:
+    def host_stages(self, model: Model | None = None) -> HostStages:
+        """With sessions of their own, or with those of a model that the loop has opened."""
         way = self.way
         pixels = PixelStages(
             way.source, way.target, way.canvas, way.correction, sessions=open_way(way, "cpu")
         )
-        return HostStages(self.model(), pixels, self.profile, 7)
+        return HostStages(model or self.model(), pixels, self.profile, 7)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, sizes: Sizes) -> None:

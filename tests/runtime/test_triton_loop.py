@@ -48,6 +48,21 @@ def test_frames_are_those_of_the_host(
     assert setting.device.leaks() == SESSIONS_OWN
 
 
+def test_a_picture_among_shots_shares_their_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes the host's way, on the memory that the loop's coders work on."""
+    setting = TritonSetting(folder=tmp_path / "model")
+    setting.prepare(monkeypatch)
+    model = setting.model()
+    stages = device_stages(model, setting.way, setting.profile, seed=7)
+    for count in (23, 1, 30):
+        frames = setting.frames(count, seed=count)
+        shot = Shot(stages.begin(setting.host_stages(model)), setting.profile)
+        assert_equal(restored(shot, frames), restored(setting.shot_on_host(), frames))
+    stages.close()
+
+
 def test_the_host_waits_only_for_slots_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
