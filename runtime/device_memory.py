@@ -172,12 +172,19 @@ def planned_sizes(
         step=canvas.step,
         encode_cut=_is_cut(selection, "encode", profile),
         decode_cut=_is_cut(selection, "decode", profile),
-        latent=(1, LATENT_CHANNELS, 1, canvas.height // LATENT, canvas.width // LATENT),
+        latent=(1, _channels(selection), 1, canvas.height // LATENT, canvas.width // LATENT),
         encode_kind=kind,
         decode_kind=kind,
         noise_kind=kind,
         kernels="triton" in selection.backends.values(),
     )
+
+
+def _channels(selection: Selection) -> int:
+    """Of a latent, as the engines have them, or the published VAE."""
+    engine = selection.engines.get("generator")
+    shape = engine.spec.shapes.get("latent") if engine else None
+    return shape.best[1] if shape else LATENT_CHANNELS
 
 
 def _is_cut(selection: Selection, verb: str, profile: Profile) -> bool:

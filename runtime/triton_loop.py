@@ -10,6 +10,7 @@ Never executed by us on a GPU. Tests run it on a device that checks the order of
 """
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 import torch
@@ -33,6 +34,12 @@ _KINDS = {
     torch.uint16: "uint16",
     torch.float8_e4m3fn: "uint8",  # of states, which nobody else reads
 }
+
+
+@cache
+def cuda_device() -> Device:
+    """One for all films: it keeps the kernels that it has loaded."""
+    return CudaDevice()
 
 
 class LoopedStage:
@@ -90,7 +97,7 @@ class TritonLoop:
 
     def __init__(self, model: Model) -> None:
         """ModelError where there is no GPU or no cuda-python."""
-        self.device: Device = CudaDevice()
+        self.device = cuda_device()
         self._model = model
 
     @property
@@ -106,16 +113,13 @@ class TritonLoop:
     def pixels(self, way: PixelWay, lanes: Lanes) -> PixelSessions:
         """ModelError for a way that no kernel takes. What is the same for every frame they have."""
         corrected = way.correction != "none"
-        pixels = PixelSessions(
+        return PixelSessions(
             pre=self._looped(open_way_in(way), lanes.pre),
             reference=self._looped(open_way_in(way), lanes.post) if corrected else None,
             post=self._looped(open_way_out(way), lanes.post),
             to_model_inputs={},
             to_video_inputs={},
         )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what opening took and left is not PyTorch's to keep
-        return pixels
 
     def _looped(self, pixels: TritonPixels, stream: int) -> LoopedStage:
         return LoopedStage(pixels.session, self.device, stream)

@@ -71,6 +71,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, sizes: Siz
         monkeypatch.setattr(triton_pixels, name, getattr(triton_stand_in, name))
     on_cpu = lambda frames, bits, **_: pixel_work(frames, bits, device="cpu")
     monkeypatch.setattr(runtime_pixels, "pixel_work", on_cpu)
-    monkeypatch.setattr(triton_loop, "CudaDevice", lambda: device)
+    monkeypatch.setattr(triton_loop, "cuda_device", lambda: device)
     monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(loan))
     monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))

@@ -125,7 +125,7 @@ def on_recorded_device(setting: RealSetting, monkeypatch: pytest.MonkeyPatch) ->
     stream = setting.device.stream()
     on_cpu = lambda frames, bits, **_: pixel_work(frames, bits, device="cpu")
     monkeypatch.setattr(triton_pixels, "pixel_work", on_cpu)
-    monkeypatch.setattr(triton_loop, "CudaDevice", lambda: setting.device)
+    monkeypatch.setattr(triton_loop, "cuda_device", lambda: setting.device)
     monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(Loan(setting.device)))
     monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
 

@@ -1,11 +1,13 @@
 """The loop on the triton backend: frames are those of the host that feeds it, and order is checked."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.device_runs import YUV8, YUV10, assert_equal, check_shots, restored
+from tests.engine_graphs import make_spec
 from tests.kernel_runs import run
 from tests.recorded_device import RaceError
 from tests.runtime.test_device_stages import WAITS, events_of, without_other_order
@@ -14,8 +16,9 @@ pytest.importorskip("triton")
 
 from tests.triton_runs import TritonSetting
 
-from vr_trt.engines.cache import Canvas
+from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.selection import Selection
+from vr_trt.engines.spec import InputShape
 from vr_trt.engines.triton_memory import _storages, _tensors
 from vr_trt.runtime import triton_loop
 from vr_trt.runtime.canvas import canvas
@@ -175,6 +178,23 @@ def test_memory_of_the_pixels_stages_is_as_planned(pixel: PixelFormat) -> None:
     profile = TritonSetting(folder=Path()).profile
     planned = planned_sizes(selection(built), profile, came, goes).device_places()
     assert 0.98 < held / sum(planned.values()) < 1.02
+
+
+def test_a_plan_has_the_latents_of_the_engines(tmp_path: Path) -> None:
+    """nano's are wider than the published VAE's."""
+    built = Canvas(width=64, height=32, latents=6, step=1)
+    spec = make_spec(
+        backend="triton",
+        stage="generator",
+        shapes={"latent": InputShape.exactly((1, 48, 6, 4, 8))},
+    )
+    about = About(source="nano", profile="360p", canvas=built)
+    engine = Engine(folder=tmp_path, spec=spec, about=about, files={})
+    setting = TritonSetting(folder=tmp_path)
+    ends = setting.way.source, setting.way.target
+    found = replace(selection(built), engines={"generator": engine})
+    assert planned_sizes(found, setting.profile, *ends).latent == (1, 48, 1, 4, 8)
+    assert planned_sizes(selection(built), setting.profile, *ends).latent == (1, 16, 1, 4, 8)
 
 
 def selection(canvas: Canvas) -> Selection:

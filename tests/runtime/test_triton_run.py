@@ -91,7 +91,7 @@ def test_without_a_loop_the_host_feeds_the_kernels(
     def refuse() -> None:
         raise ModelError("cuda-python is not installed")
 
-    monkeypatch.setattr(triton_loop, "CudaDevice", refuse)
+    monkeypatch.setattr(triton_loop, "cuda_device", refuse)
     report, ours = run(film, "loop")
     said = [line for line in report.warnings if "CPU" in line or "host feeds" in line]
     line = "the host feeds the GPU's stages one by one, and waits for each: cuda-python is not"
