@@ -40,10 +40,10 @@ Size = tuple[int, int, int]  # frames, rows, columns of the coder's input
 class TritonCoderStage:
     """A `StaticStage`: one call of a coder on an input of one size.
 
-    `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back; `state.*` and `next.*` are the same
-    tensors. Stages may share `states`, which are made where they are missing; and, if they run one
-    after the other, the memory of `arena`. Laid out in an arena without memory, a stage is shapes
-    only: what it would launch, and what it would hold.
+    `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back, contiguous, in the arena; `state.*`
+    and `next.*` are the same tensors. Stages may share `states`, which are made where they are
+    missing; and, if they run one after the other, the memory of `arena`. Laid out in an arena
+    without memory, a stage is shapes only: what it would launch, and what it would hold.
     """
 
     def __init__(
@@ -54,11 +54,14 @@ class TritonCoderStage:
         walk = _Walk(network, layers, states, self.arena, starts=call != "step")
         came, result = ("x", "latent") if isinstance(network, Encoder) else ("latent", "x")
         channels = network.conv_in.in_channels
+        given = self.arena.take((1, channels, *size), layers.dtype)
         x = bordered(*size, layers.convs["conv_in"].channels, walk.like)
-        y = walk.coder(network, x)
+        walk.copy(_as_clip(inside(x)[..., :channels]), given)
+        y = _as_clip(walk.coder(network, x))
+        made = self.arena.take(tuple(y.shape), y.dtype)
+        walk.copy(made, y)
         self.launches, self.used = walk.launches, frozenset(walk.used)
-        self._inputs = {came: _as_clip(inside(x)[..., :channels])}
-        self._outputs = {result: _as_clip(y)}
+        self._inputs, self._outputs = {came: given}, {result: made}
         names = network.states if call != "image" else []
         if call == "step":
             self._inputs |= {f"state.{name}": states[name] for name in names}
@@ -119,6 +122,10 @@ class _Walk:
         if not is_clean:
             self._launch(_clear_border, x)
         return x
+
+    def copy(self, to: Tensor, source: Tensor) -> None:
+        """From one layout to another: an end of the network."""
+        self._launch(Tensor.copy_, to, source)
 
     def coder(self, network: Coder, x: Tensor) -> Tensor:
         """The whole network: [F, H, W, C]."""

@@ -14,7 +14,7 @@ from vr_trt.runtime.plane_layout import PlaneLayout
 from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
 
 LATENT, LATENT_CHANNELS = 8, 16  # pixels of a latent, of the published VAE
-_LOOPED = ("tensorrt", "tensorrt-rtx")  # backends whose stages a loop can drive
+_LOOPED = ("tensorrt", "tensorrt-rtx", "triton")  # backends whose stages a loop can drive
 _KINDS = {"fp32": "float32", "fp16": "float16", "bf16": "bf16", "fp8": "float16"}
 
 
@@ -42,6 +42,7 @@ class LoopSizes:
     encode_kind: str  # of x, on either side of the networks
     decode_kind: str
     noise_kind: str
+    kernels: bool = False  # the pixels' stages are the triton backend's, not engines of graphs
 
     @property
     def source_layout(self) -> PlaneLayout:
@@ -132,11 +133,13 @@ class LoopSizes:
         """Bytes of the fixed places of the pixels' stages; those of the networks are in their law."""
         width, height = self.canvas
         picture = tensor_bytes((1, 3, 1, height, width), "float32")
-        # Planes of more than 8 bits are float32 there: twice their size.
+        # Planes of more than 8 bits are float32 in a graph: twice their size.
         planes, output = (
-            layout.bytes * (1 if layout.kind == "uint8" else 2)
+            layout.bytes * (1 if layout.kind == "uint8" or self.kernels else 2)
             for layout in (self.source_layout, self.target_layout)
         )
+        if self.kernels:  # thresholds; a picture blurred, and one corrected, as for the wavelet
+            output += 7 * 4 * self.target.width * self.target.height
         return {"to_model": 2 * (planes + picture), "to_video": output + 2 * picture}
 
     def host_rings(self) -> dict[str, int]:
@@ -169,13 +172,26 @@ def planned_sizes(
         step=canvas.step,
         encode_cut=_is_cut(selection, "encode", profile),
         decode_cut=_is_cut(selection, "decode", profile),
-        latent=(1, LATENT_CHANNELS, 1, canvas.height // LATENT, canvas.width // LATENT),
+        latent=(1, _channels(selection), 1, canvas.height // LATENT, canvas.width // LATENT),
         encode_kind=kind,
         decode_kind=kind,
         noise_kind=kind,
+        kernels="triton" in selection.backends.values(),
     )
 
 
+def _channels(selection: Selection) -> int:
+    """Of a latent, as the engines have them, or the published VAE."""
+    engine = selection.engines.get("generator")
+    shape = engine.spec.shapes.get("latent") if engine else None
+    return shape.best[1] if shape else LATENT_CHANNELS
+
+
 def _is_cut(selection: Selection, verb: str, profile: Profile) -> bool:
-    """Whether a coder is; engines that are still to be built are as the profile says."""
-    return f"{verb}_fine_step" in selection.engines if selection.engines else profile.cut
+    """Whether a coder is; engines that are still to be built are as the profile says.
+
+    Those of triton are always whole.
+    """
+    if selection.engines:
+        return f"{verb}_fine_step" in selection.engines
+    return profile.cut and "triton" not in selection.backends.values()

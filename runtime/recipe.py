@@ -123,17 +123,21 @@ class Recipe:
         )
 
     def _open_loop(self, plan: Plan, model: Model, way: PixelWay) -> "DeviceStages | None":
-        """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
-        if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
+        """The stages on one GPU, where all of them can be; not for a picture, which has its own.
+
+        Not either where `_pixels` said why the pixels' stages cannot.
+        """
+        if plan.frames == 1 or self.notes or not on_one_gpu(plan.serving.selection):
             return None
         from vr_trt.runtime.device_loop import device_stages
 
         try:
             return device_stages(model, way, self.profile, self.seed)
         except ModelError as error:
-            self.notes.append(
-                f"the pixels' stages run on the CPU, which the GPU waits for: {error}"
-            )
+            what = "the pixels' stages run on the CPU, which the GPU waits for"
+            if model.backend == "triton":  # whose kernels were opened for the host as well
+                what = "the host feeds the GPU's stages one by one, and waits for each"
+            self.notes.append(f"{what}: {error}")
             return None
 
     def facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:

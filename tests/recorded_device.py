@@ -82,6 +82,7 @@ class RecordedDevice:
     def __init__(self, room: int = 1 << 40) -> None:
         self.asked: list[str] = []
         self.memory: dict[int, NDArray[np.uint8]] = {}
+        self.lent: set[int] = set()  # addresses of memory that is somebody else's
         self.host_clock: Clock = {}
         self.locked: dict[int, _Locked] = {}
         self.events: dict[int, _Mark | None] = {}
@@ -109,7 +110,7 @@ class RecordedDevice:
     def leaks(self) -> list[str]:
         """What was taken and not given back."""
         kinds: dict[str, Sized] = {
-            "memory": self.memory,
+            "memory": self.memory.keys() - self.lent,
             "page-locked memory": self.locked,
             "event": self.events,
             "graph": self.graphs,
@@ -150,6 +151,13 @@ class RecordedDevice:
             raise MemoryBudgetError("out of memory on the GPU: choose a smaller profile")
         address = self._address()
         self.memory[address] = np.full(size, 0xFF, np.uint8)
+        return address
+
+    def lend(self, memory: NDArray[np.uint8]) -> int:
+        """An address for memory of a library's own, which works on it in a stream's order."""
+        address = self._address()
+        self.memory[address] = memory
+        self.lent.add(address)
         return address
 
     def free(self, address: int, stream: int) -> None:

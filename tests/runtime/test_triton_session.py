@@ -136,6 +136,41 @@ def test_a_step_is_opened_before_its_start_leaves_states(
     assert opened == ["decode_step", "decode_start", "decode_start"]
 
 
+def test_a_replay_reads_and_leaves_everything_in_place() -> None:
+    stage = Summing("cpu")
+    session = TritonSession(stage, "summing")
+    places = session.tensors
+    assert sorted(places) == ["next.s", "state.s", "x", "y"]
+    assert places["next.s"] is places["state.s"] is stage.state
+    stage.x.fill_(2)
+    stage.state.fill_(5)
+    session.replay(stream=0)
+    assert places["y"].tolist() == places["next.s"].tolist() == ones(7).tolist()
+    session.cancel()
+    with pytest.raises(InterruptedRun, match="summing was stopped"):
+        session.replay(stream=0)
+    assert stage.runs == 1
+
+
+@pytest.mark.gpu
+def test_a_session_with_a_stream_of_its_own_runs_there_or_where_it_is_told() -> None:
+    own, other = torch.cuda.Stream(), torch.cuda.Stream()
+    stage = Summing("cuda")
+    session = TritonSession(stage, "summing", own)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(own):
+        torch.cuda._sleep(10_000_000)
+        stage.state.fill_(3)
+    first = call(session, {"x": ones(), "state.s": DeviceTensor(stage.state)})
+    assert host_floats(first["y"]).tolist() == ones(4).tolist()
+    with torch.cuda.stream(other):
+        torch.cuda._sleep(10_000_000)
+        stage.x.fill_(10)
+    session.replay(other.cuda_stream)
+    other.synchronize()
+    assert stage.y.tolist() == ones(14).tolist()
+
+
 @pytest.mark.gpu
 def test_a_call_keeps_order_with_its_stream() -> None:
     stage = Summing("cuda")
