@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from vr_trt.engines.local_gpu import present_gpu
@@ -10,9 +11,11 @@ from vr_trt.engines.profiles import Profile
 from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
 from vr_trt.runtime.device_call import DeviceSession
-from vr_trt.runtime.device_memory import LoopSizes
+from vr_trt.runtime.device_decoded import DecodedPictures
+from vr_trt.runtime.device_encoding import EncoderFrames
+from vr_trt.runtime.device_memory import ACROSS_THE_HOST, CardWay, LoopSizes
 from vr_trt.runtime.device_pixels import PixelSessions
-from vr_trt.runtime.device_stages import DeviceNetworks, DeviceStages
+from vr_trt.runtime.device_stages import DeviceNetworks, DeviceStages, OnCard
 from vr_trt.runtime.device_vae import DeviceVaePart, PartNames
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.model import Model
@@ -28,8 +31,10 @@ from vr_trt.runtime.tensorrt_session import Gpu, TensorRtSession
 from vr_trt.runtime.vae_stream import is_cut, latents_per_step
 
 
-def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> DeviceStages:
-    """Everything opened, taken and captured.
+def device_stages(
+    model: Model, way: PixelWay, profile: Profile, seed: int, on_card: CardWay = ACROSS_THE_HOST
+) -> DeviceStages:
+    """Everything opened, taken and captured; `on_card`: codecs that share their frames with it.
 
     ModelError where the pixels have no engine, MemoryBudgetError where there is no room.
     """
@@ -46,10 +51,20 @@ def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> D
             generator=_session(model, "generator"),
             decoder=_coder(lanes, model, "decode"),
         )
-        sizes = _sizes(way, profile, model)
-        stages = DeviceStages(lanes, networks, pixels, sizes, seed)
+        sizes = replace(_sizes(way, profile, model), on_card=on_card)
+        stages = DeviceStages(lanes, networks, pixels, sizes, seed, shared_frames(lanes, sizes))
         undo.pop_all()
     return stages
+
+
+def shared_frames(lanes: Lanes, sizes: LoopSizes) -> OnCard:
+    """The codecs' side of a loop, as far as they share frames with it."""
+    way, decoded, encoder = sizes.on_card, None, None
+    if way.decoded:
+        decoded = DecodedPictures(lanes, sizes.source, (way.rotation, way.mirrored))
+    if way.holds is not None:
+        encoder = EncoderFrames(lanes, sizes.encoder_layout, sizes.encoder_slots)
+    return OnCard(decoded=decoded, encoder=encoder)
 
 
 def _coder(lanes: Lanes, model: Model, verb: str) -> tuple[DeviceVaePart, ...]:

@@ -60,7 +60,7 @@ def test_the_trial_of_a_decoder_works_in_software(trial: tuple[str, str, str]) -
 
 
 def test_a_trial_without_a_picture_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_codecs._tried("nothing", lambda: 0) == "nothing gives no picture"
+    assert gpu_codecs.tried("nothing", lambda: 0) == "nothing gives no picture"
     level = av.logging.get_level()
     probe_encoder.__wrapped__("h264_nvenc", "yuv420p")
     assert av.logging.get_level() == level
@@ -148,7 +148,7 @@ def test_a_decoder_of_its_own_gives_the_same_frames(
     """NVDEC's way through the reader, with software in the decoder's place."""
     own: Any = gpu_codecs._context
     monkeypatch.setattr(
-        gpu_codecs, "_context", lambda name, extra, hardware: own(SOFTWARE.get(name, name), extra, False)
+        gpu_codecs, "_context", lambda name, extra, options: own(SOFTWARE.get(name, name), extra, None)
     )  # fmt: skip
     clip = make_clip(tmp_path / "in.mkv", codec=codec, pix_fmt=pix_fmt, size=(64, 64), frames=12)
     info = probe(clip)
