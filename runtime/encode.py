@@ -146,6 +146,13 @@ def _x264_options() -> dict[str, str]:
     return {"x264-params": "asm=avx2"} if "avx512" in known else {}
 
 
+def open_encoder(target: OutputSpec) -> VideoCodecContext:
+    """PyAV's encoder, of which nothing is set yet."""
+    context = av.CodecContext.create(target.coder.encoder, "w")
+    assert isinstance(context, VideoCodecContext)
+    return context
+
+
 @runtime_checkable
 class LendableOnCard(Protocol):
     """A picture on a card that FFmpeg can take where it is."""
@@ -172,8 +179,7 @@ class SegmentEncoder:
     """An encoder of its own for one segment: what it makes depends on the segment's frames alone."""
 
     def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
-        context = av.CodecContext.create(target.coder.encoder, "w")
-        assert isinstance(context, VideoCodecContext)
+        context = open_encoder(target)
         configure(context, target, source)
         context.flags |= Flags.global_header
         self._context = context

@@ -92,7 +92,7 @@ class RecordedDevice(Values):
         self.streams: dict[int, _Stream] = {}
         self._room = room
         self._next = _FIRST
-        self._numbers = 0
+        self._numbers = 100  # streams, events and graphs from here on; 1 is the default stream
         self._looping = False
         self._raced = False
         self._capturing: tuple[int, list[_Operation]] | None = None
@@ -125,6 +125,10 @@ class RecordedDevice(Values):
         number = self._number("stream")
         self.streams[number] = _Stream()
         return number
+
+    def adopt(self, stream: int) -> None:
+        """A stream that others work on."""
+        self.streams[stream] = _Stream()
 
     def destroy_stream(self, stream: int) -> None:
         self._outside_of_the_loop("destroy_stream")
@@ -333,8 +337,8 @@ class RecordedDevice(Values):
 
     def _finish(self, stream: int, position: int) -> None:
         """Do a stream's work up to `position`, and what that waits for."""
-        at = self.streams[stream]
-        while at.done < position:
+        at = self.streams.get(stream)
+        while at is not None and at.done < position:  # one that was given back has done it
             work = at.work.popleft()
             work()
             at.done += 1
