@@ -10,7 +10,9 @@ Never executed by us on a GPU.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -22,8 +24,8 @@ from vr_trt.runtime.device_memory import CardWay, on_one_gpu
 from vr_trt.runtime.device_ring import Ring
 from vr_trt.runtime.encode import OutputSpec, SegmentEncoder
 from vr_trt.runtime.encoder_layout import EncoderLayout
-from vr_trt.runtime.frames import Frame, VideoInfo
-from vr_trt.runtime.gpu_codecs import tried
+from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.gpu_codecs import SIZE, probe_decoder, tried
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.pipe import DASH
 from vr_trt.runtime.pixel_stages import Picture
@@ -32,6 +34,24 @@ from vr_trt.runtime.plane_layout import PlaneLayout
 from vr_trt.runtime.reader import Reader
 from vr_trt.runtime.scene_cuts import thumbnail
 
+_PIXEL = PixelFormat(
+    bits=8, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
+)
+_SOURCE = VideoInfo(
+    path=Path("x.mkv"),
+    width=SIZE[0],
+    height=SIZE[1],
+    pixel=_PIXEL,
+    time_base=Fraction(1, 25),
+    frame_rate=Fraction(25),
+    frames=None,
+    seconds=None,
+    sample_aspect=Fraction(1),
+    rotation=0,
+    is_image=False,
+    audio_streams=0,
+    guesses=(),
+)
 FRAMES = 2  # of a film that are decoded both ways
 MOST_HELD = 40  # frames that an encoder may have at a time; FFmpeg's own limit is 64
 
@@ -96,6 +116,24 @@ def why_not_encoded(spec: OutputSpec, source: VideoInfo) -> tuple[str, int]:
     if not reason and held > MOST_HELD:
         reason = f"{spec.coder.encoder} holds more than {MOST_HELD} frames at a time"
     return reason, held
+
+
+def card_lines() -> list[str]:
+    """Whether small pictures can stay on the card, from NVDEC and to NVENC, a line each."""
+
+    def device() -> int:
+        CudaDevice().use_in_thread()
+        return 1
+
+    spec = OutputSpec(
+        path=Path("x.mkv"), width=SIZE[0], height=SIZE[1], pixel=_PIXEL, codec="h264", nvenc=True
+    )
+    decoder = tried("CUDA", device) or probe_decoder("h264", "yuv420p", "libx264", on_card=True)
+    encoder, _ = why_not_encoded(spec, _SOURCE)
+    return [
+        decoder or "NVDEC of h264 leaves frames there",
+        encoder or f"{spec.coder.encoder} takes frames from there",
+    ]
 
 
 def _same(lanes: Lanes, here: Frame, there: Frame, info: VideoInfo) -> int:

@@ -68,6 +68,7 @@ class DecodedPictures:
     ) -> None:
         """Takes what the film needs; MemoryBudgetError where there is no room."""
         self._device, self._decoder = lanes.device, decoder
+        lanes.device.use_in_thread()  # FFmpeg, which is opened next, takes the context it finds
         self._source, self._upright = source, upright
         self._marks = cycle([lanes.event() for _ in range(_MARKS)])
         self._copied = lanes.event()

@@ -17,6 +17,7 @@ from vr_trt.runtime.scene_cuts import REACH
 from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
 
 LATENT, LATENT_CHANNELS = 8, 16  # pixels of a latent, of the published VAE
+REORDERED = 6  # frames that a decoder keeps to put them into order
 _LOOPED = ("tensorrt", "tensorrt-rtx")  # backends whose stages a loop can drive
 _KINDS = {"fp32": "float32", "fp16": "float16", "bf16": "bf16", "fp8": "float16"}
 
@@ -121,8 +122,10 @@ class LoopSizes:
 
     @property
     def decoder_frames(self) -> int:
-        """FFmpeg's, at most: waiting for the cuts' detector and the loop, and on the way to them."""
-        return QUEUE_FRAMES + REACH + 4 if self.on_card.decoded else 0
+        """FFmpeg's: they wait for the cuts' detector and the loop, are on their way to them, and come
+        together at the end of the film.
+        """
+        return QUEUE_FRAMES + REACH + 4 + REORDERED if self.on_card.decoded else 0
 
     @property
     def chunks(self) -> int:

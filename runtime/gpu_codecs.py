@@ -89,16 +89,23 @@ def probe_encoder(encoder: str, pix_fmt: str) -> str:
 
 
 @cache
-def probe_decoder(codec: str, pix_fmt: str, maker: str, hardware: bool = True) -> str:
-    """Decode one picture that the software encoder `maker` made; "" if that works, else why not."""
+def probe_decoder(
+    codec: str, pix_fmt: str, maker: str, hardware: bool = True, on_card: bool = False
+) -> str:
+    """Decode one picture that the software encoder `maker` made; "" if that works, else why not.
+
+    `on_card`: it must stay in the card's memory, in the context that the calling thread has.
+    """
 
     def trial() -> int:
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes to standard error itself
         coder = av.CodecContext.create(maker, "w")
         assert isinstance(coder, VideoCodecContext)
         packets = _encoded(coder, pix_fmt)
-        context = _context(codec, coder.extradata, NVDEC if hardware else None)
-        return sum(len(context.decode(packet)) for packet in [*packets, None])
+        options = NVDEC_ON_CARD if on_card else NVDEC
+        context = _context(codec, coder.extradata, options if hardware else None)
+        frames = [frame for packet in [*packets, None] for frame in context.decode(packet)]
+        return sum((frame.format.name == "cuda") == on_card for frame in frames)
 
     return tried(f"NVDEC of {codec} in {pix_fmt}", trial)
 

@@ -59,7 +59,10 @@ def memory(request: pytest.FixtureRequest) -> Memory:
 def test_memory_becomes_a_frame_and_comes_back(memory: Memory) -> None:
     frame = memory.frame(Owner())
     gc.collect()
-    alive = lambda: [x for held in dlpack._lent.values() for x in held if isinstance(x, Owner)]
+
+    def alive() -> list[Owner]:
+        return [x for held in dlpack._lent.values() for x in held if isinstance(x, Owner)]
+
     assert frame.format.name == "cuda" and frame.sw_format is not None
     assert frame.sw_format.name == memory.layout.format_name
     assert (frame.width, frame.height, len(alive())) == (WIDE, HIGH, 2)

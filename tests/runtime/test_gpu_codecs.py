@@ -204,11 +204,15 @@ def test_presets_of_the_software_s_scale() -> None:
 def test_doctor_tries_them_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [found for found in doctor._gpu_codecs()]
     monkeypatch.setattr(doctor, "present_gpu", lambda: object())
-    encoders, decoders = doctor._gpu_codecs()
+    encoders, decoders, on_card = doctor._gpu_codecs()
     assert (encoders.name, decoders.name) == ("NVENC", "NVDEC")
     assert not encoders.ok and "av1_nvenc in p010le does not work here" in encoders.detail
     assert not decoders.ok and "NVDEC of vp9 in yuv420p does not work here" in decoders.detail
     assert "the CPU takes its place" in encoders.remedy and not encoders.needed
+    assert on_card.name == "frames on the card" and not on_card.ok
+    assert on_card.detail.startswith("CUDA does not work here (")
+    assert "; h264_nvenc from the card's memory does not work here (" in on_card.detail
+    assert on_card.remedy == "frames cross the host instead"
 
 
 @WITHOUT
