@@ -5,6 +5,7 @@ NVENC copies nothing: FFmpeg registers the memory, maps it, and gives it back wh
 packet has been fetched, which waits for the encoding (libavcodec/nvenc.c, of 8.1). Only then is the
 slot free again. Before a frame is lent, the host has waited for what fills it: it needs the sums
 for the digest (runtime/frame_digest.py) anyway.
+
 Never executed by us on a GPU.
 """
 

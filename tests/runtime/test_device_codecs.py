@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Timer
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tests.device_runs import YUV10, Setting, assert_equal, restored
 from tests.recorded_device import RaceError
 
 from vr_trt.errors import DamagedInputError, InterruptedRun
-from vr_trt.runtime import device_encoding
+from vr_trt.runtime import card_trials, device_encoding
 from vr_trt.runtime.device_decoded import DecodedPicture
 from vr_trt.runtime.device_encoding import EncoderFrames
 from vr_trt.runtime.device_memory import CardWay, LoopSizes
@@ -197,6 +197,12 @@ def test_another_format_on_the_way_is_refused(opened: Open) -> None:
         run.stages.on_card.decoded.take(there, to_host(there))
     del there
     run.close()
+
+
+@pytest.mark.parametrize("change", [{"width": 63}, {"pixel": replace(YUV10, chroma=(1, 1))}])
+def test_pictures_that_nv12_cannot_hold_cross_the_host(change: dict[str, Any]) -> None:
+    info = replace(card_trials._SOURCE, **change)
+    assert card_trials.why_not_decoded(info) == "a picture there has even sides, in 4:2:0"
 
 
 def decoded_marks(run: Run) -> set[int]:
