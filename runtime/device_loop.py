@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +13,11 @@ from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
 from vr_trt.runtime.cuda import Device
 from vr_trt.runtime.device_call import DeviceSession
-from vr_trt.runtime.device_memory import LoopSizes
+from vr_trt.runtime.device_decoded import DecodedPictures
+from vr_trt.runtime.device_encoding import EncoderFrames
+from vr_trt.runtime.device_memory import ACROSS_THE_HOST, CardWay, LoopSizes
 from vr_trt.runtime.device_pixels import PixelSessions
-from vr_trt.runtime.device_stages import DeviceNetworks, DeviceStages
+from vr_trt.runtime.device_stages import DeviceNetworks, DeviceStages, OnCard
 from vr_trt.runtime.device_vae import DeviceVaePart, PartNames
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.model import Model
@@ -48,8 +51,10 @@ class LoopBackend(Protocol):
         """The pixels' stages, each for one stream; ModelError where it has none for them."""
 
 
-def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> DeviceStages:
-    """Everything opened, taken and captured.
+def device_stages(
+    model: Model, way: PixelWay, profile: Profile, seed: int, on_card: CardWay = ACROSS_THE_HOST
+) -> DeviceStages:
+    """Everything opened, taken and captured; `on_card`: codecs that share their frames with it.
 
     ModelError where the pixels have no engine, MemoryBudgetError where there is no room.
     """
@@ -63,8 +68,8 @@ def device_stages(model: Model, way: PixelWay, profile: Profile, seed: int) -> D
             generator=backend.session("generator"),
             decoder=_coder(lanes, model, backend, "decode"),
         )
-        sizes = _sizes(way, profile, model, backend)
-        stages = DeviceStages(lanes, networks, pixels, sizes, seed)
+        sizes = replace(_sizes(way, profile, model, backend), on_card=on_card)
+        stages = DeviceStages(lanes, networks, pixels, sizes, seed, shared_frames(lanes, sizes))
         undo.pop_all()
     return stages
 
@@ -119,6 +124,16 @@ class TensorRtLoop:
     def _pixel_plan(self, graph: Path, tensors: Mapping[str, Sizes], inputs: Inputs) -> Path:
         shapes = {**tensors, **{name: value.shape for name, value in inputs.items()}}
         return pixel_engine(graph, pixel_spec(graph, shapes, self._model.backend, self._sm)).plan
+
+
+def shared_frames(lanes: Lanes, sizes: LoopSizes) -> OnCard:
+    """The codecs' side of a loop, as far as they share frames with it."""
+    way, decoded, encoder = sizes.on_card, None, None
+    if way.decoded:
+        decoded = DecodedPictures(lanes, sizes.source, (way.rotation, way.mirrored))
+    if way.holds is not None:
+        encoder = EncoderFrames(lanes, sizes.encoder_layout, sizes.encoder_slots)
+    return OnCard(decoded=decoded, encoder=encoder)
 
 
 def _coder(

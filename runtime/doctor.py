@@ -147,12 +147,17 @@ def _gpu_codecs() -> Iterator[Finding]:
     """NVENC and NVDEC, each used once; nothing is tried where no driver offers a GPU."""
     if present_gpu() is None or not _importable("av"):
         return
+    from vr_trt.runtime.card_trials import card_lines
     from vr_trt.runtime.gpu_codecs import codec_lines
 
     for name, lines in codec_lines().items():
         working = any(line.endswith(" works") for line in lines)
         remedy = "" if working else "not every card has it: the CPU takes its place"
         yield Finding(name=name, ok=working, detail="; ".join(lines), remedy=remedy)
+    lines = card_lines()
+    stay = all(line.endswith(" there") for line in lines)
+    remedy = "" if stay else "frames cross the host instead"
+    yield Finding(name="frames on the card", ok=stay, detail="; ".join(lines), remedy=remedy)
 
 
 def _importable(module: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import InterruptedRun, UsageError
@@ -27,6 +27,9 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.stage_trace import StageTime, tracing
 from vr_trt.runtime.writer import Writer
 
+if TYPE_CHECKING:
+    from vr_trt.runtime.device_decoded import DecodedPictures
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -38,6 +41,7 @@ class Work:
     step_latents: Callable[[], int]  # of one VAE step; opens a stage
     cancel: Callable[[], None]  # ends the call in progress, from any thread
     profile: Profile
+    decoded: "DecodedPictures | None" = None  # where NVDEC's frames stay on the card
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +160,10 @@ class FilmRun:
         before = journal.frames if journal is not None else 0
         anchor = self._anchor(journal, resume) if journal and resume and seek else None
         start = anchor.start_pts if anchor else None
-        with tracing(self._trace) as trace, Reader(self._info.path, self._info, start) as reader:
+        with (
+            tracing(self._trace) as trace,
+            Reader(self._info.path, self._info, start, work.decoded) as reader,
+        ):
             writer = Writer(self._spec, self._info, journal)
             if journal is not None and journal.complete:
                 writer.close()

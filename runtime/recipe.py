@@ -94,6 +94,7 @@ class Recipe:
             step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
             cancel=cancel,
             profile=self.profile,
+            decoded=None if loop is None else loop.on_card.decoded,
         )
 
     def finish(self) -> None:
@@ -132,7 +133,7 @@ class Recipe:
         from vr_trt.runtime.device_loop import device_stages
 
         try:
-            return device_stages(model, way, self.profile, self.seed)
+            return device_stages(model, way, self.profile, self.seed, plan.on_card)
         except ModelError as error:
             what = "the pixels' stages run on the CPU, which the GPU waits for"
             if model.backend == "triton":  # whose kernels were opened for the host as well
@@ -210,8 +211,23 @@ def output_spec(
 
 def with_codecs(plan: Plan, path: Path, decoded: str) -> Plan:
     """The plan, and who would decode and encode; `decoded`: why NVDEC does not, or nothing."""
-    lines = ["decoded by NVDEC" if plan.source.nvdec else decoded or "decoded on the CPU"]
+    spec, line = None, ""
     if not is_image_path(path):
         spec, line = output_spec(plan, path, Encoding(), overwrite=False)
-        lines.append(line or f"encoded by {spec.coder.encoder}")
-    return replace(plan, codecs=tuple(lines))
+        plan = with_card(plan, spec)
+    way = plan.on_card
+    stays = "; its frames stay on the card" if way.decoded else ""
+    lines = [f"decoded by NVDEC{stays}" if plan.source.nvdec else decoded or "decoded on the CPU"]
+    if spec is not None:
+        there = "" if way.holds is None else ", from the card's memory"
+        lines.append(line or f"encoded by {spec.coder.encoder}{there}")
+    return replace(plan, codecs=(*lines, *way.lines))
+
+
+def with_card(plan: Plan, spec: OutputSpec) -> Plan:
+    """The plan with the codecs that hand frames over in the card's memory, where they can."""
+    if not (plan.source.nvdec or spec.nvenc):
+        return plan
+    from vr_trt.runtime.card_trials import choose_card_way
+
+    return choose_card_way(plan, spec)

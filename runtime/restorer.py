@@ -28,7 +28,7 @@ from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
 from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
-from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_codecs
+from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_card, with_codecs
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.serving import Wanted
@@ -138,6 +138,8 @@ class Restorer:
         threads = kept or self._threads
         self._recipe.use_threads(threads)
         plan, spec, encoded = self._laid_out(source, target, encoding, options)
+        if not options.spread:  # what several workers decode is compared, whole frames of it
+            plan = with_card(plan, spec)
         check_memory(plan, self._recipe.networks.law)
         facts = self._recipe.facts(plan.serving, source, spec)
         run: FilmRun
@@ -169,6 +171,7 @@ class Restorer:
             warnings=(
                 *plan.serving.remarks,
                 *filter(None, (decoded, encoded)),
+                *plan.on_card.lines,
                 *self._recipe.notes,
                 *done.warnings,
                 *_threads_note(self._threads, kept),

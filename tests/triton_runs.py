@@ -16,6 +16,7 @@ from vr_trt.engines.triton_stages import Shared
 from vr_trt.runtime import triton_loop, triton_session
 from vr_trt.runtime import triton_pixels as runtime_pixels
 from vr_trt.runtime.device_loop import device_stages
+from vr_trt.runtime.device_memory import ACROSS_THE_HOST, CardWay
 from vr_trt.runtime.device_stages import DeviceStages
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
@@ -46,9 +47,11 @@ class TritonSetting(Setting):
         model._backends = dict.fromkeys(model.manifest.stages, "triton")
         return model
 
-    def on_device(self, monkeypatch: pytest.MonkeyPatch) -> DeviceStages:
+    def on_device(
+        self, monkeypatch: pytest.MonkeyPatch, way: CardWay = ACROSS_THE_HOST
+    ) -> DeviceStages:
         self.prepare(monkeypatch)
-        return device_stages(self.model(), self.way, self.profile, seed=7)
+        return device_stages(self.model(), self.way, self.profile, 7, way)
 
     def host_stages(self, model: Model | None = None) -> HostStages:
         """With sessions of their own, or with those of a model that the loop has opened."""

@@ -24,11 +24,11 @@ def with_text(path: Path, clip: Path) -> Path:
                 packet.stream = video
                 after.mux(packet)
         for start, length, text in LINES:
-            packet = av.Packet(text.encode())
-            packet.stream, packet.time_base = texts, Fraction(1, 1000)
-            packet.pts = packet.dts = start
-            packet.duration = length
-            after.mux(packet)
+            line = av.Packet(text.encode())
+            line.stream, line.time_base = texts, Fraction(1, 1000)
+            line.pts = line.dts = start
+            line.duration = length
+            after.mux(line)
     return path
 
 
