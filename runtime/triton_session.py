@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from triton import TritonError
 
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_stages import Shared, open_stage
@@ -19,6 +21,7 @@ from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
 from vr_trt.runtime.session import Array, Tensor
 
 _LEFT = "next."  # how the names of states begin that a call leaves
+_LONGEST = 300  # letters of another's words in a message
 _WARM_UPS = 2  # runs before the capture: kernels are compiled, libraries allocate
 
 
@@ -63,7 +66,7 @@ class TritonSession:
         self._bound: dict[str, Array | Tensor] = {}
         self._cancelled = False
         self._on_gpu = self._device.type == "cuda"
-        self._graph = self._captured() if self._on_gpu else None
+        self._graph = self._opened() if self._on_gpu else None
 
     @property
     def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -121,6 +124,17 @@ class TritonSession:
 
     def cancel(self) -> None:
         self._cancelled = True
+
+    def _opened(self) -> torch.cuda.CUDAGraph:
+        """`_captured`; ModelError for what compilers, Triton and PyTorch say on a stage's first run."""
+        try:
+            return self._captured()
+        except (RuntimeError, TritonError, CalledProcessError) as error:
+            said = " ".join(str(error).split())[:_LONGEST]
+            raise ModelError(
+                f"{self._name} does not start on the GPU ({said}): see vr-trt doctor, or choose "
+                "another --backend"
+            ) from None
 
     def _put(self, place: torch.Tensor, value: Array | Tensor) -> None:
         """Copy a bound value to where the stage reads it, unless it lies there."""

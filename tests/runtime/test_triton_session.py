@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from tests.engine_graphs import make_spec
 
 pytest.importorskip("triton")
+
+from triton import TritonError
 
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.selection import needed_stages
@@ -105,6 +108,27 @@ def test_a_cancelled_session_runs_no_more() -> None:
     with pytest.raises(InterruptedRun, match="summing was stopped"):
         call(session, {"x": ones(), "state.s": ones()})
     assert stage.runs == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler.\nPlease specify via CC"),
+        TritonError("out of resource: shared memory"),
+        CalledProcessError(1, ["gcc", "main.c"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_first_run_stumbles_over_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def captured(self: TritonSession) -> None:
+        raise error
+
+    monkeypatch.setattr(TritonSession, "_captured", captured)
+    with pytest.raises(ModelError, match="summing does not start on the GPU .*doctor") as caught:
+        TritonSession(Summing("cpu"), "summing")._opened()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_step_is_opened_before_its_start_leaves_states(
