@@ -47,7 +47,10 @@ def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
             if is_animated_webp(path):
                 raise UsageError(f"{path} is an animated WebP, which cannot be read: make it a GIF")
             raise DamagedInputError(f"{path}: no picture could be decoded; get a complete copy")
-        return _Facts(path, container, stream, frame).info()
+        facts = _Facts(path, container, stream, frame)
+        if rate is not None:
+            facts.guesses.append("--rate is for folders of images: this file has its own times")
+        return facts.info()
 
 
 @dataclass

@@ -269,6 +269,10 @@ def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
 
 
 def _checked(picture: Pictures) -> Pictures:
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is an array [H, W, 3] in uint8, not of {type(picture).__name__}"
+        )
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise UsageError(
             f"a picture is [H, W, 3] RGB in uint8, not {list(picture.shape)} in {picture.dtype}"
