@@ -115,6 +115,8 @@ class Restorer:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
+        if info.interlaced:
+            info = replace(info, guesses=(*info.guesses, "interlaced: a run needs --deinterlace"))
         target = Path(output or default_output(info, Encoding()))
         return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
