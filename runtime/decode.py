@@ -1,6 +1,7 @@
 """Decoding past damage: packets one by one, the broken ones skipped and counted."""
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +49,7 @@ class Decoder:
         self._path = path
         self._context = context
         self._splices = Splices.of(stream)
+        self._aspects: dict[Fraction | None, None] = {}  # of pixels, in the order they came
         if context is None:
             stream.thread_type = "AUTO"
 
@@ -66,7 +68,15 @@ class Decoder:
                     ) from error
                 continue
             in_a_row = 0
+            self._aspects |= {
+                (self._context or self._stream.codec_context).sample_aspect_ratio: None
+            }
             yield from frames
+        shapes = [f"{a.numerator}:{a.denominator}" for a in self._aspects if a]
+        if len(shapes) > 1:
+            self.warnings.append(
+                f"the shape of pixels changes ({', '.join(shapes)}): the first is kept"
+            )
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
         """Packets with data, then None to drain the decoder."""

@@ -45,7 +45,7 @@ def deinterlaced(info: VideoInfo, mode: str | None) -> VideoInfo:
         factor = Fraction(1)  # it may have fields later on; how many is not known
     return replace(
         info,
-        deinterlace=filters,
+        deinterlace=mode or "",
         time_base=info.time_base / 2,  # so that the second field's time is exact
         frame_rate=info.frame_rate * factor,
         frames=info.frames and int(info.frames * factor),
@@ -68,7 +68,7 @@ def deinterlace(frames: Iterable[av.VideoFrame], info: VideoInfo) -> Iterator[av
 def _graph(frame: av.VideoFrame, info: VideoInfo) -> Graph:
     graph = Graph()
     base, rate = 2 * info.time_base, info.frame_rate
-    if info.deinterlace.endswith("decimate"):
+    if info.deinterlace == "telecine":
         rate *= Fraction(5, 4)  # what comes in: decimate needs to know
     about = {
         "video_size": f"{frame.width}x{frame.height}",
@@ -77,7 +77,7 @@ def _graph(frame: av.VideoFrame, info: VideoInfo) -> Graph:
         "frame_rate": f"{rate.numerator}/{rate.denominator}",
     }
     node = graph.add("buffer", ":".join(f"{name}={value}" for name, value in about.items()))
-    for words in info.deinterlace.split(","):
+    for words in _FILTERS[info.deinterlace][0].split(","):
         name, _, choices = words.partition("=")
         following = graph.add(name, choices or None)
         node.link_to(following)

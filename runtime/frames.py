@@ -172,7 +172,7 @@ class VideoInfo:
     solitary: bool = False  # a folder of images or a pipe: there is no file to read again
     pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
     nvdec: bool = False  # decoded by the GPU's own decoder
-    deinterlace: str = ""  # filters that the reader applies; see runtime/deinterlace.py
+    deinterlace: str = ""  # what the reader does about it; see runtime/deinterlace.py
 
     @property
     def others(self) -> Path | None:

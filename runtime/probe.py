@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat, VideoInfo
-from vr_trt.runtime.hdr import dynamic_metadata, read_hdr
+from vr_trt.runtime.hdr import dynamic_metadata, is_dolby_vision_alone, read_hdr
 from vr_trt.runtime.image_sequence import folder_info, image_files
 from vr_trt.runtime.media import is_animated_webp, is_image_file, main_video, open_input
 from vr_trt.runtime.orientation import orientation
@@ -47,7 +47,10 @@ def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
             if is_animated_webp(path):
                 raise UsageError(f"{path} is an animated WebP, which cannot be read: make it a GIF")
             raise DamagedInputError(f"{path}: no picture could be decoded; get a complete copy")
-        return _Facts(path, container, stream, frame).info()
+        facts = _Facts(path, container, stream, frame)
+        if rate is not None:
+            facts.guesses.append("--rate is for folders of images: this file has its own times")
+        return facts.info()
 
 
 @dataclass
@@ -95,6 +98,11 @@ class _Facts:
 
     def _pixel(self, image: bool, rotation: int, mirrored: bool) -> PixelFormat:
         frame, name = self.frame, self.frame.format.name
+        if is_dolby_vision_alone(frame):
+            raise UsageError(
+                f"{self.path} is Dolby Vision without a base layer for other players (profile 5): "
+                "its colours cannot be read; convert it to HDR10 first"
+            )
         packing = self._packing(name)
         size = (frame.width, frame.height)
         matrix = self._matrix(packing, size, image)

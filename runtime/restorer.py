@@ -115,6 +115,8 @@ class Restorer:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
+        if info.interlaced:
+            info = replace(info, guesses=(*info.guesses, "interlaced: a run needs --deinterlace"))
         target = Path(output or default_output(info, Encoding()))
         return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
@@ -269,6 +271,10 @@ def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
 
 
 def _checked(picture: Pictures) -> Pictures:
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is an array [H, W, 3] in uint8, not of {type(picture).__name__}"
+        )
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise UsageError(
             f"a picture is [H, W, 3] RGB in uint8, not {list(picture.shape)} in {picture.dtype}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.writing import copy_through, packets, times
 
+from vr_trt.runtime.reader import Reader
 from vr_trt.runtime.splices import Splices
 
 MakeClip = Callable[..., Path]
@@ -64,3 +65,20 @@ def placed(*seconds: float) -> list[float]:
 )
 def test_times_go_on(given: tuple[float, ...], wanted: tuple[float, ...]) -> None:
     assert placed(*given) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_other_pixels_in_the_second_recording_are_said(tmp_path: Path, make_clip: MakeClip) -> None:
+    shapes = (Fraction(16, 15), Fraction(64, 45))
+    parts = [
+        make_clip(tmp_path / f"{number}.ts", frames=12, aspect=shape)
+        for number, shape in enumerate(shapes)
+    ]
+    film = tmp_path / "in.ts"
+    film.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with Reader(film) as reader:
+        assert reader.info.sample_aspect == shapes[0]
+        assert len(list(reader)) == 24
+    assert reader.warnings == [
+        "the file's clock starts anew once: its parts follow each other",
+        "the shape of pixels changes (16:15, 64:45): the first is kept",
+    ]
