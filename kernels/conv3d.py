@@ -149,7 +149,7 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
 
     if FRAMES == 2:
         sums = sums_of_two_frames(
-            x, past, weight, (t, start, row, column, first_n), (plane, pitch),
+            x, past, weight, t, first_n, (plane, pitch, start, row, column),
             C, N, PAST, DESCRIPTORS, BLOCK_M, BLOCK_N, BLOCK_K,
         )  # fmt: skip
     else:

@@ -49,7 +49,8 @@ class FewConv:
 
 def goes_by_taps(conv: PackedConv, chip: int) -> bool:
     """Whether the tuned table of `chip`, as 89, has this layer computed so."""
-    return _is_able(conv) and conv.outputs <= tuned("conv_few", chip)["UP_TO"]
+    row = tuned("conv_few", chip)
+    return _is_able(conv) and conv.outputs <= row["UP_TO"] and conv.channels >= row["FROM"]
 
 
 def _is_able(conv: PackedConv) -> bool:
@@ -170,7 +171,8 @@ def columns_constants(
     few: FewConv, past: bool, chip: int, sizes: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """The kernel's compile-time arguments, with the tuned sizes of `chip` or others."""
-    options = {k: v for k, v in (sizes or tuned("conv_few", chip)).items() if k != "UP_TO"}
+    options = dict(sizes or tuned("conv_few", chip))
+    del options["UP_TO"], options["FROM"]  # which say whether, not how
     rows = max(16, triton.next_power_of_2(len(few.weight)))
     return {
         "ROWS": len(few.weight), "C": few.conv.channels, "TAPS": few.conv.form.taps,

@@ -28,10 +28,9 @@ def sums_of_a_frame(  # type: ignore[no-untyped-def]
     height, width = size
     scale_shift, past_scale_shift = tables
     pitch = width + 2
-    plane = (height + 2) * pitch
+    places = (height + 2) * pitch, pitch, start, row, column
     TAPS: tl.constexpr = K * K
     BLOCKS_C: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
-    k = tl.arange(0, BLOCK_K)
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     of_past = tl.minimum(tl.maximum(-first, 0), KT) if PAST else 0
     for present in tl.static_range(0 if PAST else 1, 2):
@@ -45,72 +44,49 @@ def sums_of_a_frame(  # type: ignore[no-untyped-def]
             frame = first + tap // TAPS
             frame = tl.maximum(frame, 0) if present else frame + LEAD
             dh, dw = tap % TAPS // K, tap % K
-            if DESCRIPTORS:
-                a = source.load([frame * plane + start + dh * pitch + dw, c])
-                b = weight.load([phase * N + first_n, tap * C + c])
-            else:
-                pixel = frame.to(tl.int64) * plane + (row + dh) * pitch + column + dw
-                n = first_n + tl.arange(0, BLOCK_N)
-                a = pixels_of(source, pixel, c + k, C, BLOCK_K)
-                at = phase * N, n, tap * C, c + k
-                b = weights_of(weight, at, N, C, KT * TAPS * C, BLOCK_N, BLOCK_K)
+            a = pixels_of(source, frame, places, (dh, dw), c, C, BLOCK_K, DESCRIPTORS)
+            at = phase * N, first_n, tap, c
+            b = weights_of(weight, at, N, C, KT * TAPS * C, BLOCK_N, BLOCK_K, DESCRIPTORS)
             if NORM:
                 seen = in_picture(row + dh, column + dw, height, width)
-                a = normed(a, table + frame * 2 * C, c + k, seen, C, NORM == 2)
+                k = c + tl.arange(0, BLOCK_K)
+                a = normed(a, table + frame * 2 * C, k, seen, C, NORM == 2)
             acc = tl.dot(a, b.T, acc, input_precision="ieee")
     return acc
 
 
 @triton.jit
 def sums_of_two_frames(  # type: ignore[no-untyped-def]
-    x, past, weight, place, grid,
+    x, past, weight, t, first_n, places,
     C: tl.constexpr, N: tl.constexpr, PAST: tl.constexpr, DESCRIPTORS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Accumulators of the output frames t and t + 1, t being even; see `kernels.conv3d`.
 
-    `place`: t, the first of the run of pixels, their rows and columns, the first output.
-    `grid`: elements of a frame, and of a row.
+    `places`: as `pixels_of` takes them.
     """
-    t, start, row, column, first_n = place
-    plane, pitch = grid
     BLOCKS_C: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
-    k = tl.arange(0, BLOCK_K)
-    n = first_n + tl.arange(0, BLOCK_N)
+    ROW: tl.constexpr = 27 * C
     one = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     two = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for present in tl.static_range(0 if PAST else 1, 2):
         early = x if present else past  # where the frames t - 2 and t - 1 lie
         lead = 0 if present else 2
+        f0, f1 = tl.maximum(t - 2 + lead, 0), tl.maximum(t - 1 + lead, 0)
         steps = 9 * BLOCKS_C
         if PAST:
             steps = tl.where((t >= 2) if present else (t < 2), steps, 0)
         for step in range(steps):
-            tap, c = step // BLOCKS_C, step % BLOCKS_C * BLOCK_K
-            dh, dw = tap // 3, tap % 3
-            before, last = tl.maximum(t - 2 + lead, 0), tl.maximum(t - 1 + lead, 0)
-            if DESCRIPTORS:
-                at = start + dh * pitch + dw
-                a0 = early.load([before * plane + at, c])
-                a1 = early.load([last * plane + at, c])
-                a2 = x.load([t * plane + at, c])
-                a3 = x.load([(t + 1) * plane + at, c])
-                b0 = weight.load([first_n, tap * C + c])
-                b1 = weight.load([first_n, (9 + tap) * C + c])
-                b2 = weight.load([first_n, (18 + tap) * C + c])
-            else:
-                at = (row + dh) * pitch + column + dw
-                a0 = pixels_of(early, before.to(tl.int64) * plane + at, c + k, C, BLOCK_K)
-                a1 = pixels_of(early, last.to(tl.int64) * plane + at, c + k, C, BLOCK_K)
-                a2 = pixels_of(x, t.to(tl.int64) * plane + at, c + k, C, BLOCK_K)
-                a3 = pixels_of(x, (t + 1).to(tl.int64) * plane + at, c + k, C, BLOCK_K)
-                b0 = weights_of(weight, (0, n, tap * C, c + k), N, C, 27 * C, BLOCK_N, BLOCK_K)
-                b1 = weights_of(
-                    weight, (0, n, (9 + tap) * C, c + k), N, C, 27 * C, BLOCK_N, BLOCK_K
-                )
-                b2 = weights_of(
-                    weight, (0, n, (18 + tap) * C, c + k), N, C, 27 * C, BLOCK_N, BLOCK_K
-                )
+            of, c = step // BLOCKS_C, step % BLOCKS_C * BLOCK_K  # the tap of the picture
+            tap = of // 3, of % 3
+            a0 = pixels_of(early, f0, places, tap, c, C, BLOCK_K, DESCRIPTORS)
+            a1 = pixels_of(early, f1, places, tap, c, C, BLOCK_K, DESCRIPTORS)
+            a2 = pixels_of(x, t, places, tap, c, C, BLOCK_K, DESCRIPTORS)
+            a3 = pixels_of(x, t + 1, places, tap, c, C, BLOCK_K, DESCRIPTORS)
+            at0, at1, at2 = (0, first_n, of, c), (0, first_n, 9 + of, c), (0, first_n, 18 + of, c)
+            b0 = weights_of(weight, at0, N, C, ROW, BLOCK_N, BLOCK_K, DESCRIPTORS)
+            b1 = weights_of(weight, at1, N, C, ROW, BLOCK_N, BLOCK_K, DESCRIPTORS)
+            b2 = weights_of(weight, at2, N, C, ROW, BLOCK_N, BLOCK_K, DESCRIPTORS)
             one = tl.dot(a0, b0.T, one, input_precision="ieee")
             one = tl.dot(a1, b1.T, one, input_precision="ieee")
             one = tl.dot(a2, b2.T, one, input_precision="ieee")

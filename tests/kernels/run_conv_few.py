@@ -63,6 +63,7 @@ def test_other_layers_are_refused() -> None:
 
 def test_the_table_says_which_layers_go_by_taps(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = layer(8, 3, torch.float32)
-    for up_to, expected in ((1, False), (2, False), (3, True), (4, True)):
-        monkeypatch.setattr(module, "tuned", lambda kernel, chip, up_to=up_to: {"UP_TO": up_to})
+    for row, expected in (((1, 8), False), ((2, 8), False), ((3, 8), True), ((4, 9), False)):
+        sizes = dict(zip(("UP_TO", "FROM"), row, strict=True))
+        monkeypatch.setattr(module, "tuned", lambda kernel, chip, sizes=sizes: sizes)
         assert goes_by_taps(conv, 90) is expected
