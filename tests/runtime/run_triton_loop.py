@@ -40,7 +40,7 @@ VAE = VaeConfig(channels=(8, 8, 8, 8), encoder_resnets=1, decoder_resnets=1, gro
 GENERATOR = generator_3b_style(
     width=32, heads=1, head_width=32, layers=2, text_width=6, shared_from=1
 )
-FRAMES = 9  # two calls of either coder, and two windows
+SHORT, LONG = 5, 9  # frames: one call of either coder and one window, or two of each
 
 
 @dataclass(kw_only=True)
@@ -130,27 +130,27 @@ def on_recorded_device(setting: RealSetting, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
 
 
-CHOICES: list[dict[str, Any]] = [
-    {"correction": "wavelet"},
-    {"correction": "lab", "pixel": YUV10},
+CHOICES: list[tuple[int, dict[str, Any]]] = [
+    (LONG, {"correction": "wavelet"}),
+    (SHORT, {"correction": "lab", "pixel": YUV10}),
 ]
 if DEVICE == "cuda":
-    CHOICES += [{"correction": "adain"}, {"correction": "none"}]
+    CHOICES += [(LONG, {"correction": "adain"}), (120, {"correction": "none"})]
 
 
-@pytest.mark.parametrize("setting", CHOICES, ids=lambda choice: choice["correction"])
+@pytest.mark.parametrize(("count", "choices"), CHOICES, ids=str)
 def test_frames_are_those_that_the_host_gets(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, count: int, choices: dict[str, Any]
 ) -> None:
-    film = RealSetting(folder=folder, **setting)
+    film = RealSetting(folder=folder, **choices)
     if DEVICE == "cpu":
         on_recorded_device(film, monkeypatch)
-    frames = film.frames(FRAMES)
+    frames = film.frames(count)
     stages = film.stages()
     with film.device.loop():
         ours = restored(Shot(stages.begin(film.host_stages()), film.profile), frames)
     stages.close()
-    assert len(ours) == FRAMES and not (ours[0].planes[0] == ours[-1].planes[0]).all()
+    assert len(ours) == count and not (ours[0].planes[0] == ours[-1].planes[0]).all()
     assert_equal(ours, restored(film.shot_on_host(), frames))
 
 

@@ -122,8 +122,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     monkeypatch.setattr(device_encoding, "VideoFrame", av_frames)
     monkeypatch.setattr(device_encoding, "CudaContext", lambda **choices: choices)
 
-    def make(**choices: Any) -> Run:
-        setting = Setting(folder=tmp_path / "model", **{"size": SIZE, **choices})
+    def make(kind: type[Setting] = Setting, **choices: Any) -> Run:
+        setting = kind(folder=tmp_path / "model", **{"size": SIZE, **choices})
         stages = setting.on_device(monkeypatch, WAY)
         surfaces = stages._sizes.decoder_frames
         nvdec = Nvdec(setting.device, setting.size, setting.pixel.bits, surfaces)
@@ -150,6 +150,20 @@ def test_frames_are_those_of_the_host(opened: Open, choices: dict[str, Any]) -> 
     assert device.asked.count("download") == 2 * (23 + 47) and "copy_in" not in device.asked
     run.close()
     assert device.leaks() == ["1 x memory", "1 x stream"]
+
+
+def test_frames_stay_on_the_card_by_triton_too(opened: Open) -> None:
+    pytest.importorskip("triton")
+    from tests.triton_runs import TritonSetting
+
+    run = opened(TritonSetting, pixel=YUV10)
+    frames, device = run.setting.frames(47), run.setting.device
+    with device.loop():
+        ours = run.film(frames)
+    assert device.asked.count("to host") == 0
+    assert_equal(ours, restored(run.setting.shot_on_host(), frames))
+    run.close()
+    assert device.leaks() == ["1 x stream"]
 
 
 def test_a_shot_of_one_frame_reaches_the_encoder_too(opened: Open) -> None:
