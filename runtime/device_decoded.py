@@ -2,7 +2,7 @@
 
 FFmpeg gives each as a copy of its own, made in order with CUDA's legacy stream, and takes the
 memory again for a later one, in the order of the same stream, once nobody holds the frame
-(libavcodec/nvdec.c, libavutil/hwcontext_cuda.c, of 8.1). So that stream stands for the decoder:
+(libavcodec/nvdec.c and libavutil/hwcontext_cuda.c, read in 7). So that stream stands for the decoder:
 readers wait for it, and it waits for readers. A frame's planes never cross the bus; the sums of a
 small picture's cells do, for the detector of cuts.
 

@@ -2,9 +2,9 @@
 
 Each frame goes into a slot as the encoder reads it (NV12 or P010) and is lent to FFmpeg by DLPack.
 NVENC copies nothing: FFmpeg registers the memory, maps it, and gives it back when the frame's
-packet has been fetched, which waits for the encoding (libavcodec/nvenc.c, of 8.1). Only then is the
-slot free again. Before a frame is lent, the host has waited for what fills it: it needs the sums
-for the digest (runtime/frame_digest.py) anyway.
+packet has been fetched, which waits for the encoding (libavcodec/nvenc.c, read in 7). Only then is
+the slot free again. Before a frame is lent, the host has waited for what fills it: it needs the
+sums for the digest (runtime/frame_digest.py) anyway.
 
 Never executed by us on a GPU.
 """

@@ -1,8 +1,8 @@
 """A CUDA driver for PyAV's own code where there is no GPU: its memory is the host's.
 
 FFmpeg loads `libcuda.so.1` by name and asks for dozens of functions; all are there, succeed and do
-nothing, but for the context's number, the device's properties, and copies, which copy. It is made
-by the C compiler of the machine, if there is one.
+nothing, but for the context's number, the device's properties, and copies, which copy. Who gives our
+context back ends the process. It is made by the C compiler of the machine, if there is one.
 """
 
 import re
@@ -15,6 +15,8 @@ import av
 _NAME = re.compile(rb"\0(cu[A-Z]\w{3,})(?=\0)")
 _REAL = {
     "cuCtxGetCurrent": "(void **c) { *c = (void *)0x77; return 0; }",
+    "cuCtxDestroy_v2": "(void *c) { if (c == (void *)0x77) abort(); return 0; }",
+    "cuDevicePrimaryCtxRelease": "(int d) { abort(); }",
     "cuDeviceGet": "(int *d, int i) { *d = 0; return 0; }",
     "cuDeviceGetCount": "(int *n) { *n = 1; return 0; }",
     "cuDeviceGetAttribute": "(int *v, int a, int d) { *v = 256; return 0; }",
@@ -26,7 +28,8 @@ _REAL = {
 }""",
 }
 # CUDA_MEMCPY2D of cuda.h.
-_HEAD = """#include <string.h>
+_HEAD = """#include <stdlib.h>
+#include <string.h>
 struct copy {
     unsigned long from_x, from_y; int from_kind; char *from_host, *from; void *from_array;
     unsigned long from_pitch;

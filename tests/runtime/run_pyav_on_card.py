@@ -112,5 +112,12 @@ def test_the_encoder_takes_it_as_far_as_there_is_one(memory: Memory, tmp_path: P
 
 
 def test_nvdec_is_opened_in_the_context_that_is_there() -> None:
-    context = _context("h264", b"", NVDEC_ON_CARD)
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    with av.logging.Capture() as said:
+        context = _context("h264", b"", NVDEC_ON_CARD)
+    av.logging.set_level(level)
     assert context.is_hwaccel and context.pix_fmt == "cuda"
+    assert "Using current CUDA context.\n" in [line for _, _, line in said]
+    del context  # the driver would notice if what is ours were given back with it
+    gc.collect()
