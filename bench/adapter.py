@@ -58,7 +58,7 @@ def restore_with(adapter: Adapter, source: Path, target: Path, short_side: int) 
     """Restore a clip by an adapter that is loaded; the number of frames. To be run in a trace."""
     info = probe(source)
     sizes = canvas(info.width, info.height, short_side)
-    codec = Encoding().codec_for(target)
+    codec = Encoding().codec_for(target, info.pixel.transfer)
     pixel = output_pixel(info.pixel, sizes.out_w, sizes.out_h, image=False)
     spec = OutputSpec(
         path=target,

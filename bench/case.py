@@ -47,6 +47,7 @@ class Tunable:
     key: Mapping[str, int | str]  # what a row of it depends on
     options: Callable[[int], Mapping[str, int]]  # of a chip as 90: what the table has now
     way: Callable[[Mapping[str, int]], Way]
+    starts: Sequence[Mapping[str, int]] = ()  # what no single change of those leads to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

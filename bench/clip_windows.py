@@ -1,8 +1,8 @@
-"""Windows of latents of real clips: what the generator is calibrated and judged on."""
+"""Windows of real clips, as latents or as pictures: what fp8 is calibrated and judged on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,15 @@ from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.state_pool import StatePool
-from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, EncodeStream
+from vr_trt.runtime.vae_stream import (
+    FRAMES_PER_LATENT,
+    START_FRAMES,
+    START_LATENTS,
+    EncodeStream,
+)
 
 Latents = NDArray[np.float32]  # [1, C, T, h, w]
+Pixels = NDArray[np.float32]  # [1, 3, F, H, W] in -1..1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,28 @@ class ClipWindow:
     latents: Latents
 
 
+@dataclass(frozen=True, slots=True)
+class ClipShot:
+    """The pictures of one window, to be restored as a shot of its own."""
+
+    clip: str
+    first: int  # frame
+    x: Pixels  # as the encoder takes them
+
+
+def clip_shots(path: Path, short_side: int, latents: int, most: int) -> list[ClipShot]:
+    """Up to `most` shots of `latents` latents each from the start of the clip in `path`.
+
+    UsageError if the clip is shorter than one.
+    """
+    frames = START_FRAMES + FRAMES_PER_LATENT * (latents - START_LATENTS)
+    chunks = islice(_chunks(path, short_side, repeat(frames)), most)
+    shots = [ClipShot(path.name, i * frames, x) for i, x in enumerate(chunks)]
+    if not shots:
+        raise UsageError(f"{path} is shorter than a window of {frames} frames: give a longer clip")
+    return shots
+
+
 def clip_windows(
     path: Path, model: Model, short_side: int, latents: int, most: int
 ) -> list[ClipWindow]:
@@ -35,23 +63,32 @@ def clip_windows(
 
     UsageError if the clip is shorter than one window.
     """
+    sizes = chain([START_FRAMES], repeat(FRAMES_PER_LATENT))
+    stream, encoded = EncodeStream(model, StatePool()), list[Latents]()
+    for x in _chunks(path, short_side, sizes):
+        encoded.append(stream.push(x))
+        if sum(part.shape[2] for part in encoded) >= latents * most:
+            break
+    if sum(part.shape[2] for part in encoded) < latents:
+        needed = START_FRAMES + FRAMES_PER_LATENT * (latents - START_LATENTS)
+        raise UsageError(f"{path} is shorter than a window of {needed} frames: give a longer clip")
+    return list(_cut(path.name, np.concatenate(encoded, 2), latents))
+
+
+def _chunks(path: Path, short_side: int, sizes: Iterable[int]) -> Iterator[Pixels]:
+    """The clip's frames on the canvas of `short_side`, so many at a time, until they run out."""
     info = probe(path)
     size = canvas(info.width, info.height, short_side)
     source = Picture(width=info.width, height=info.height, pixel=info.pixel)
     target = Picture(width=size.out_w, height=size.out_h, pixel=info.pixel)
-    pixels, stream = PixelStages(source, target, size, "none"), EncodeStream(model, StatePool())
-    encoded: list[Latents] = []
+    pixels = PixelStages(source, target, size, "none")
     with Reader(path, info) as reader:
         frames = iter(reader)
-        while sum(part.shape[2] for part in encoded) < latents * most:
-            chunk = list(islice(frames, FRAMES_PER_LATENT if encoded else START_FRAMES))
-            if len(chunk) < (FRAMES_PER_LATENT if encoded else START_FRAMES):
-                break
-            encoded.append(stream.push(pixels.to_model(chunk)))
-    if sum(part.shape[2] for part in encoded) < latents:
-        needed = START_FRAMES + FRAMES_PER_LATENT * (latents - 2)
-        raise UsageError(f"{path} is shorter than a window of {needed} frames: give a longer clip")
-    return list(_cut(path.name, np.concatenate(encoded, 2), latents))
+        for count in sizes:
+            chunk = list(islice(frames, count))
+            if len(chunk) < count:
+                return
+            yield pixels.to_model(chunk)
 
 
 def _cut(name: str, whole: Latents, latents: int) -> Iterator[ClipWindow]:

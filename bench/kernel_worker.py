@@ -94,7 +94,13 @@ def _tunable(case: Case, chip: int) -> dict[str, Any] | None:
     if found is None:
         return None
     options = dict(found.options(chip))
-    return {"table": found.table, "key": dict(found.key), "chip": chip, "options": options}
+    return {
+        "table": found.table,
+        "key": dict(found.key),
+        "chip": chip,
+        "options": options,
+        "starts": [options | dict(start) for start in found.starts],
+    }
 
 
 def _own_stdout() -> IO[str]:

@@ -4,7 +4,7 @@ A `Chain` is an encoder, a generator and a decoder; the rows of the table are ch
 the reference in one thing. Everything is on the CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,12 +141,26 @@ class Folded:
 
         return replace(self.chain(), generate=generate)
 
-    def fp8_decoder(self, calibration: Tensor) -> Chain:
-        """E4M3 convolutions in the decoder, emulated, calibrated on those latents."""
-        # A cell of 1: also channels that no matrix unit takes, for nano has no others.
-        amax = observe(self.decoder, [calibration], cell=1)
-        narrow = quantise_coder(self.decoder, amax)
-        return replace(self.chain(), decode=lambda z: narrow(z, Stream()))
+    def magnitudes(self, x: Pixels, seed: int = 0) -> dict[str, dict[str, float]]:
+        """What E4M3 convolutions of "encoder" and "decoder" are scaled by, from one clip."""
+        chain = self.chain()
+        seen = chain.restored(chain.latents(x), seed)
+        # A cell of 1: also channels that no matrix unit takes, for most of nano's are so.
+        return {
+            "encoder": observe(self.encoder, [torch.from_numpy(x)], cell=1),
+            "decoder": observe(self.decoder, [seen], cell=1),
+        }
+
+    def e4m3(self, amax: Mapping[str, Mapping[str, float]]) -> Chain:
+        """E4M3 convolutions in the halves of the VAE that `amax` names, emulated."""
+        chain = self.chain()
+        if "encoder" in amax:
+            encoder = quantise_coder(self.encoder, amax["encoder"])
+            chain = replace(chain, encode=lambda x: encoder(x, Stream()))
+        if "decoder" in amax:
+            decoder = quantise_coder(self.decoder, amax["decoder"])
+            chain = replace(chain, decode=lambda z: decoder(z, Stream()))
+        return chain
 
     def _generate(self, noise: Tensor, latents: Tensor) -> Tensor:
         _, _, count, height, width = latents.shape

@@ -11,7 +11,7 @@ from vr_trt.bench.picture_measures import psnr
 from vr_trt.bench.quality_bars import BY_ROW, JUMP, Bar
 from vr_trt.bench.quality_clip import Pixels, QualityClip
 from vr_trt.bench.quality_joins import jump
-from vr_trt.bench.quality_network import Folded, folded, whole_clip
+from vr_trt.bench.quality_network import folded, whole_clip
 from vr_trt.bench.quality_run import fp8_model, half_model, restored, through_a_file
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
 from vr_trt.export.models import ModelFiles
@@ -88,12 +88,13 @@ def network_rows(
     said("reference, two seeds")
     reference = Reference.of(files, clip)
     wide = folded(files)
+    scales = wide.magnitudes(calibration.x, OTHER_SEED)
     for name, chain in (
         ("folding", wide.chain()),
         ("streamed VAE", wide.streamed()),
         ("cut VAE", wide.cut()),
         ("bf16", folded(files, torch.bfloat16).chain()),
-        ("fp8 decoder", wide.fp8_decoder(_restored_latents(wide, calibration))),
+        ("fp8 decoder", wide.e4m3({"decoder": scales["decoder"]})),
     ):
         said(name)
         yield reference.row(name, chain.run(clip.x, SEED))
@@ -148,11 +149,6 @@ def film_rows(
     joins = [JoinRow(row=n, jump=jump(x, *window), whole_clip=own) for n, x in found.items()]
     same = np.array_equal(late, found["as it runs"][:, :, entry.first_given :])
     return FilmRows(rows=tuple(rows), joins=tuple(joins), taken_up_identical=same)
-
-
-def _restored_latents(networks: Folded, clip: QualityClip) -> torch.Tensor:
-    chain = networks.chain()
-    return chain.restored(chain.latents(clip.x), OTHER_SEED)
 
 
 def _psnr(one: Pixels, other: Pixels) -> float:

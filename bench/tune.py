@@ -3,7 +3,7 @@
     python -m vr_trt.bench.tune [--out FOLDER] [--seconds 400] [--small] [CASE ...]
 
 Begins with the sizes that the table has now and changes one at a time, keeping what is faster and
-still right, until no change helps or the time is up. A size that does not compile, does not fit or
+still right, until no change helps or the time is up; again from other beginnings where a case has some. A size that does not compile, does not fit or
 gives wrong results is passed over. CASE is the beginning of a case's name; without any, the first
 case of every kernel that takes sizes. Writes `tuned_rows.toml`, after every case, for a person to
 put into the tables, and JSON, also its last line.
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vr_trt.bench.case import MODULES
@@ -39,6 +39,13 @@ SPACES: dict[str, Mapping[str, Sequence[int]]] = {
         "num_warps": (4, 8),
         "num_stages": (2, 3, 4, 5),
         "PARTS": (1, 2, 4),
+    },
+    "conv_few": {  # UP_TO 1: not at all, but by conv3d
+        "UP_TO": (1, 4),
+        "BLOCK": (128, 256),
+        "BLOCK_K": (32, 64, 128),
+        "num_warps": (4, 8),
+        "num_stages": (2, 3, 4, 5),
     },
     "window_attention": {
         "BLOCK_Q": (64, 128),
@@ -103,6 +110,19 @@ def descend(start: Options, space: Mapping[str, Sequence[int]], measure: Measure
     if fastest is None:
         return None
     return Found(options=best, ms=fastest, before=before, tried=len(seen))
+
+
+def best_of(
+    starts: Sequence[Options], space: Mapping[str, Sequence[int]], measure: Measure
+) -> Found | None:
+    """The fastest of several searches; `before` is what the first began with."""
+    searches = [descend(start, space, measure) for start in starts]
+    usable = [found for found in searches if found is not None]
+    if not usable:
+        return None
+    best = min(usable, key=lambda found: found.ms)
+    before = None if searches[0] is None else searches[0].before
+    return replace(best, before=before, tried=sum(found.tried for found in usable))
 
 
 def row_text(card: Row, chip: int, found: Found, about: str) -> str:
@@ -170,7 +190,8 @@ def _tune(session: Session, card: Row, document: Row, out: Path) -> None:
         print(f"{card['name']} {options}: {row['state']}, {said}", file=sys.stderr, flush=True)
         return row["ms"] if row["state"] == "ok" else None
 
-    found = descend(tunable["options"], SPACES[tunable["table"]], measure)
+    starts = [tunable["options"], *tunable["starts"]]
+    found = best_of(starts, SPACES[tunable["table"]], measure)
     if found is None:
         return
     about = f"{document['gpu']['name']}, commit {document['machine']['commit']}"

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.builder import BuildReport, GraphSize, Progress
 from vr_trt.engines.chips import check_chip
-from vr_trt.engines.fp8_decoder import STAGES as FP8_STAGES
-from vr_trt.engines.fp8_decoder import Fp8Decoder
+from vr_trt.engines.fp8_vae import Fp8Vae
 from vr_trt.engines.graphs import NETWORK_STAGES, WHOLE
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.errors import ModelError
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("triton", "torch", "onnx")
 PRECISIONS = ("fp16", "bf16", "fp8")  # beside fp8, the rest is in fp16
-FP8_DECODER = "fp8_decoder"  # an option: the report of a gate that passed
+FP8_VAE = "fp8_vae"  # an option: the report of the gate
 GENERATORS = NETWORK_STAGES["generator"]
 CODERS = (*WHOLE, "encode_image", "decode_image")
 # Host memory at the peak, fitted to 1 MB and 0.98 GB of fp16 weights.
@@ -79,13 +78,13 @@ class TritonBuilder:
             raise ModelError(f"sm_{sm} is older than what the triton backend is for: sm_80 and up")
 
     def flags(self, options: Mapping[str, str]) -> Mapping[str, str]:
-        if unknown := set(options) - {FP8_DECODER}:
+        if unknown := set(options) - {FP8_VAE}:
             raise ModelError(
-                f"triton has no option {min(unknown)!r}: leave it out; there is {FP8_DECODER}=REPORT"
+                f"triton has no option {min(unknown)!r}: leave it out; there is {FP8_VAE}=REPORT"
             )
-        if FP8_DECODER not in options:
+        if FP8_VAE not in options:
             return {}
-        return {FP8_DECODER: Fp8Decoder.read(Path(options[FP8_DECODER])).as_flag()}
+        return {FP8_VAE: Fp8Vae.read(Path(options[FP8_VAE])).as_flag()}
 
     def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
         return int(BASE_BYTES + WEIGHT_COPIES * size.weights)
@@ -102,7 +101,7 @@ class TritonBuilder:
         plan = _plan(spec, onnx_path)
         times.append(time.monotonic())
         progress("compiling")
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"e4m3_convolutions": len(plan.amax)} if plan.amax else {}
         for sm in spec.targets:
             stage = lay_out(plan, sm)
             facts[f"sm_{sm}"] = {**_kernels(plan, stage, sm), "card": asdict(card_bytes(stage))}
@@ -151,15 +150,18 @@ def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
 
 def _amax(spec: EngineSpec, plan: "TritonPlan") -> dict[str, float]:
     """Of the layers that take E4M3; none unless it was asked for."""
-    if FP8_DECODER not in spec.flags or spec.stage not in FP8_STAGES:
+    if FP8_VAE not in spec.flags:
         return {}
     from vr_trt.engines.triton_stages import empty_coder
     from vr_trt.export.fp8_vae import fp8_layers
 
-    table = Fp8Decoder.from_flag(spec.flags[FP8_DECODER])
+    table = Fp8Vae.from_flag(spec.flags[FP8_VAE])
+    amax = table.of(spec.stage)
+    if not amax:
+        return {}
     table.check(spec.weights, spec.targets)
     able = fp8_layers(empty_coder(plan))  # the gate judged layers of any width
-    return {name: largest for name, largest in table.amax.items() if name in able}
+    return {name: largest for name, largest in amax.items() if name in able}
 
 
 def _tensors(graph: "GraphTensors", spec: EngineSpec, onnx_path: Path) -> "dict[str, Tensor]":

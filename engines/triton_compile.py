@@ -16,6 +16,15 @@ from vr_trt.errors import ModelError
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
 from vr_trt.kernels.conv3d import conv3d, conv3d_kernel, conv_constants
+from vr_trt.kernels.conv_few import (
+    FewConv,
+    columns_constants,
+    sum_constants,
+    tap_columns,
+    tap_columns_kernel,
+    tap_sum,
+    tap_sum_kernel,
+)
 from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv
 from vr_trt.kernels.conv_sizes import sizes_for
 from vr_trt.kernels.frame_attention import (
@@ -109,7 +118,7 @@ def _compiled(request: _Request, chip: int) -> Compiled:
 def _requests(launches: Iterable[partial[object]], chip: int) -> Iterable[_Request]:
     makers: dict[object, Callable[..., _Request]] = {
         conv3d: _conv, activate: _activate, scale_shift: _scale_shift,
-        frame_attention: _attention,
+        frame_attention: _attention, tap_columns: _columns, tap_sum: _sum,
     }  # fmt: skip
     for launch in launches:
         if launch.func in makers:  # the others are copies of PyTorch's own
@@ -117,7 +126,7 @@ def _requests(launches: Iterable[partial[object]], chip: int) -> Iterable[_Reque
 
 
 def _conv(chip: int, x: Tensor, conv: PackedConv, out: Tensor, extras: Extras = PLAIN) -> _Request:
-    sizes, form = sizes_for(chip, conv, extras), conv.form
+    sizes, form = sizes_for(chip, conv, extras, len(x)), conv.form
     descriptors = chip >= _COPY_ENGINE and form.stride == 1
     kind, block_k = _KINDS[x.dtype], sizes["BLOCK_K"]
     pixels, weight = (
@@ -162,6 +171,21 @@ def _attention(chip: int, qkv: Tensor, out: Tensor) -> _Request:
     signature = {"qkv": _pointer(qkv), "out": _pointer(out), "scale": "fp32"}
     whole = {"positions": height * width, "width": width, **_strides("out", out)}
     return _request(frame_attention_kernel, signature, whole, attention_constants(head, sizes))
+
+
+def _columns(chip: int, x: Tensor, few: FewConv, columns: Tensor, past: Tensor | None) -> _Request:
+    frames, _, step = columns.shape
+    signature = dict.fromkeys(("x", "past", "weight"), _pointer(x)) | {"columns": _pointer(columns)}
+    whole = {"frames": frames, "plane": x.shape[1] * x.shape[2], "step": step}
+    constants = columns_constants(few, past is not None, chip)
+    return _request(tap_columns_kernel, signature, whole, constants)
+
+
+def _sum(chip: int, columns: Tensor, few: FewConv, out: Tensor) -> _Request:
+    _, height, width, _ = out.shape
+    signature = {"columns": _pointer(columns), "bias": "*fp32:16", "y": _pointer(out)}
+    whole = {"height": height, "width": width, "step": columns.shape[2], **_strides("y", out)}
+    return _request(tap_sum_kernel, signature, whole, sum_constants(few))
 
 
 def _request(

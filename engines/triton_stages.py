@@ -36,6 +36,7 @@ class Shared:
     states: Mapping[str, dict[str, Tensor]] = field(
         default_factory=lambda: {"encode": {}, "decode": {}}
     )
+    stream: torch.cuda.Stream | None = None  # on which they take turns; None: on the CPU
 
     @classmethod
     def of(cls, plans: Iterable[Path], device: torch.device) -> "Shared":
@@ -45,13 +46,15 @@ class Shared:
             plan = read_plan(path)
             with _opening(path, plan.stage):
                 sizes.append(arena_bytes(plan, _chip(device)))
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         try:
-            return cls(device, torch.empty(max(sizes), dtype=torch.uint8, device=device))
+            memory = torch.empty(max(sizes), dtype=torch.uint8, device=device)
         except torch.cuda.OutOfMemoryError:
             raise MemoryBudgetError(
                 f"the VAE needs {max(sizes) >> 20} MiB of the GPU for its activations, which are not "
                 "free: choose a smaller --profile"
             ) from None
+        return cls(device, memory, stream=stream)
 
 
 def open_stage(path: Path, shared: Shared) -> StaticStage:

@@ -26,10 +26,12 @@ from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.sub_pixel import SubPixelUpsample
 from vr_trt.export.vae import Downsample, Encoder, Level, MidBlock, ResBlock
 from vr_trt.kernels.conv3d import conv3d
+from vr_trt.kernels.conv_few import FewConv, tap_columns, tap_sum
 from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, Prologue, bordered, inside
 from vr_trt.kernels.conv_sizes import conv_tiles, sizes_for, tuned_sizes
 from vr_trt.kernels.frame_attention import frame_attention
 from vr_trt.kernels.group_norm import Moments, activate, scale_shift
+from vr_trt.kernels.tuning import capability_of
 
 Call = Literal["image", "start", "step"]
 Size = tuple[int, int, int]  # frames, rows, columns of the coder's input
@@ -38,10 +40,10 @@ Size = tuple[int, int, int]  # frames, rows, columns of the coder's input
 class TritonCoderStage:
     """A `StaticStage`: one call of a coder on an input of one size.
 
-    `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back; `state.*` and `next.*` are the same
-    tensors. Stages may share `states`, which are made where they are missing; and, if they run one
-    after the other, the memory of `arena`. Laid out in an arena without memory, a stage is shapes
-    only: what it would launch, and what it would hold.
+    `x [1, 3, F, H, W]` to `latent [1, 16, T, h, w]`, or back, contiguous, in the arena; `state.*`
+    and `next.*` are the same tensors. Stages may share `states`, which are made where they are
+    missing; and, if they run one after the other, the memory of `arena`. Laid out in an arena
+    without memory, a stage is shapes only: what it would launch, and what it would hold.
     """
 
     def __init__(
@@ -52,11 +54,14 @@ class TritonCoderStage:
         walk = _Walk(network, layers, states, self.arena, starts=call != "step")
         came, result = ("x", "latent") if isinstance(network, Encoder) else ("latent", "x")
         channels = network.conv_in.in_channels
+        given = self.arena.take((1, channels, *size), layers.dtype)
         x = bordered(*size, layers.convs["conv_in"].channels, walk.like)
-        y = walk.coder(network, x)
+        walk.copy(_as_clip(inside(x)[..., :channels]), given)
+        y = _as_clip(walk.coder(network, x))
+        made = self.arena.take(tuple(y.shape), y.dtype)
+        walk.copy(made, y)
         self.launches, self.used = walk.launches, frozenset(walk.used)
-        self._inputs = {came: _as_clip(inside(x)[..., :channels])}
-        self._outputs = {result: _as_clip(y)}
+        self._inputs, self._outputs = {came: given}, {result: made}
         names = network.states if call != "image" else []
         if call == "step":
             self._inputs |= {f"state.{name}": states[name] for name in names}
@@ -77,7 +82,12 @@ class TritonCoderStage:
 
 
 def own_arena(network: Coder, layers: CoderLayers, call: Call, size: Size) -> Arena:
-    """An arena with the memory that this one stage needs, on the layers' device."""
+    """An arena with the memory that this one stage needs, on the layers' device.
+
+    Laid out for that device's chip: shapes alone would be tuned as the interpreter's are.
+    """
+    if layers.chip is None and layers.device.type == "cuda":
+        layers = replace(layers, chip=capability_of(layers.device))
     shapes = TritonCoderStage(network, layers, call, size, {}, Arena())
     return Arena(torch.empty(shapes.arena.size, dtype=torch.uint8, device=layers.device))
 
@@ -112,6 +122,10 @@ class _Walk:
         if not is_clean:
             self._launch(_clear_border, x)
         return x
+
+    def copy(self, to: Tensor, source: Tensor) -> None:
+        """From one layout to another: an end of the network."""
+        self._launch(Tensor.copy_, to, source)
 
     def coder(self, network: Coder, x: Tensor) -> Tensor:
         """The whole network: [F, H, W, C]."""
@@ -185,9 +199,19 @@ class _Walk:
         self._moments = self._room(x, conv, shape[0]) if moments else None
         residual = None if plus is None else inside(plus)
         extras = replace(extras, residual=residual, moments=self._moments)
-        self._launch(conv3d, x, conv, inside(out), extras)
+        if name in self._layers.few:
+            self._by_taps(self._layers.few[name], x, inside(out), extras.past)
+        else:
+            self._launch(conv3d, x, conv, inside(out), extras)
         self._remember(name, layer.keep_frames, x)
         return out
+
+    def _by_taps(self, few: FewConv, x: Tensor, out: Tensor, past: Tensor | None) -> None:
+        """A layer to very few channels, which has neither moments nor a residual."""
+        columns = self._arena.take(few.room(*_size(x)), torch.float32)
+        self._launch(tap_columns, x, few, columns, past)
+        self._launch(tap_sum, columns, few, out)
+        self._arena.give_back(columns)
 
     def _upsample(self, layer: SubPixelUpsample, x: Tensor) -> Tensor:
         """At a shot's start the first frames have weights of their own."""
@@ -245,7 +269,9 @@ class _Walk:
     def _room(self, x: Tensor, conv: PackedConv, frames: int) -> Moments:
         """Room for the moments of `frames` frames that `conv` makes of x."""
         chip = self._layers.chip
-        sizes = tuned_sizes(x, conv, PLAIN) if chip is None else sizes_for(chip, conv, PLAIN)
+        sizes = (
+            tuned_sizes(x, conv, PLAIN) if chip is None else sizes_for(chip, conv, PLAIN, len(x))
+        )
         tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
         return Moments(
             values=self._arena.take((frames, tiles, 2, conv.outputs), torch.float32),

@@ -14,6 +14,7 @@ from vr_trt.errors import ModelError
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
 from vr_trt.export.fp8_vae import E4M3_MAX, Coder, fp8_layers
 from vr_trt.export.sub_pixel import SubPixelConv
+from vr_trt.kernels.conv_few import FewConv, goes_by_taps, pack_few
 from vr_trt.kernels.conv_layer import (
     ConvForm,
     PackedConv,
@@ -23,6 +24,7 @@ from vr_trt.kernels.conv_layer import (
     quantise,
 )
 from vr_trt.kernels.group_norm import Norm
+from vr_trt.kernels.tuning import capability_of
 
 POINT = ConvForm(taps=1, kernel=1)
 
@@ -34,6 +36,7 @@ class CoderLayers:
     dtype: torch.dtype
     device: torch.device
     convs: dict[str, PackedConv] = field(default_factory=dict)
+    few: dict[str, FewConv] = field(default_factory=dict)  # of them, those that go by taps
     norms: dict[str, Norm] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)  # of E4M3 inputs: what 1 stands for
     chip: int | None = None  # that block sizes are tuned for; None: that of the device
@@ -72,6 +75,9 @@ def pack_coder(
             layers.convs[f"{name}.to_out"] = _point(
                 *_filled(*_linear(module.to_out[0])), first.dtype
             )
+    last = layers.convs["conv_out"]
+    if goes_by_taps(last, chip or capability_of(first.device)):
+        layers.few["conv_out"] = pack_few(last)
     for name, largest in (amax or {}).items():
         layers.steps[name] = largest / E4M3_MAX
         layers.convs[name] = quantise(layers.convs[name], layers.steps[name])

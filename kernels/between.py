@@ -4,7 +4,7 @@
 with the driver alone, without Triton (runtime/cuda_kernels.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,8 +93,13 @@ def without_notes(ptx: str) -> str:
     return "".join(f"{line}\n" for line in lines if line and not line.startswith("\t.loc"))
 
 
-if __name__ == "__main__":
+def write_ptx(kernels: Iterable[tuple[str, CompiledKernel]]) -> None:
+    """Put what ships into its folder, and say what each kernel takes."""
     FOLDER.mkdir(exist_ok=True)
-    for name, kernel in compiled():
+    for name, kernel in kernels:
         (FOLDER / f"{name}.ptx").write_text(without_notes(kernel.ptx), encoding="ascii")
         print(f"{name}: {kernel.arch}, {kernel.resources.registers} registers")
+
+
+if __name__ == "__main__":
+    write_ptx(compiled())

@@ -46,16 +46,13 @@ from vr_trt.kernels.conv_layer import (
 )
 from vr_trt.kernels.conv_parts import (
     doubled,
-    in_picture,
     leave_moments,
-    normed,
-    pixels_of,
     program_of,
     runs_of_columns,
-    weights_of,
     without_edge,
 )
-from vr_trt.kernels.conv_sizes import conv_tiles, tuned_sizes
+from vr_trt.kernels.conv_sizes import conv_tiles, pairs_frames, tuned_sizes
+from vr_trt.kernels.conv_sums import sums_of_a_frame, sums_of_two_frames
 from vr_trt.kernels.group_norm import activate_reference
 
 if TYPE_CHECKING:
@@ -134,11 +131,13 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
     EDGE: tl.constexpr, QUANTISED: tl.constexpr, RESIDUAL: tl.constexpr, MOMENTS: tl.constexpr,
     DESCRIPTORS: tl.constexpr, PARTS: tl.constexpr,  # 1, 2 or 4: into how many the epilogue cuts the columns
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    FRAMES: tl.constexpr,  # of the grid that a program computes: 1, or 2 of 3x3x3
 ):  # fmt: skip
-    """Each program: BLOCK_M pixels of one frame, BLOCK_N channels of one sub-pixel phase."""
+    """Each program: BLOCK_M pixels of FRAMES frames, BLOCK_N channels of one sub-pixel phase."""
     PHASES: tl.constexpr = UP_T * UP * UP
     TILES_N: tl.constexpr = PHASES * ((N + BLOCK_N - 1) // BLOCK_N)
-    tile_m, t, phase, first_n = program_of(frames, TILES_N, PHASES, BLOCK_N)
+    tile_m, t, phase, first_n = program_of(frames // FRAMES, TILES_N, PHASES, BLOCK_N)
+    t *= FRAMES
 
     pitch = width + 2
     plane = (height + 2) * pitch
@@ -148,36 +147,19 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
     column = tl.minimum(m % run, columns - 1) * STRIDE + CORNER
     start = tile_m * BLOCK_M + CORNER * (pitch + 1)  # the first of a run of pixels
 
-    TAPS: tl.constexpr = K * K
-    BLOCKS_C: tl.constexpr = (C + BLOCK_K - 1) // BLOCK_K
-    k = tl.arange(0, BLOCK_K)
-    acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    first = t * STRIDE_T - LEAD  # frame of the first tap
-    of_past = tl.minimum(tl.maximum(-first, 0), KT) if PAST else 0
-    for present in tl.static_range(0 if PAST else 1, 2):
-        source = x if present else past
-        table = scale_shift if present else past_scale_shift
-        taps_from = of_past if present else 0
-        taps_to = KT if present else of_past
-        # Taps outside, channels inside: the weights are read from end to end.
-        for step in range(taps_from * TAPS * BLOCKS_C, taps_to * TAPS * BLOCKS_C):
-            tap, c = step // BLOCKS_C, step % BLOCKS_C * BLOCK_K
-            frame = first + tap // TAPS
-            frame = tl.maximum(frame, 0) if present else frame + LEAD
-            dh, dw = tap % TAPS // K, tap % K
-            if DESCRIPTORS:
-                a = source.load([frame * plane + start + dh * pitch + dw, c])
-                b = weight.load([phase * N + first_n, tap * C + c])
-            else:
-                pixel = frame.to(tl.int64) * plane + (row + dh) * pitch + column + dw
-                n = first_n + tl.arange(0, BLOCK_N)
-                a = pixels_of(source, pixel, c + k, C, BLOCK_K)
-                at = phase * N, n, tap * C, c + k
-                b = weights_of(weight, at, N, C, KT * TAPS * C, BLOCK_N, BLOCK_K)
-            if NORM:
-                seen = in_picture(row + dh, column + dw, height, width)
-                a = normed(a, table + frame * 2 * C, c + k, seen, C, NORM == 2)
-            acc = tl.dot(a, b.T, acc, input_precision="ieee")
+    if FRAMES == 2:
+        sums = sums_of_two_frames(
+            x, past, weight, t, first_n, (plane, pitch, start, row, column),
+            C, N, PAST, DESCRIPTORS, BLOCK_M, BLOCK_N, BLOCK_K,
+        )  # fmt: skip
+    else:
+        sums = (
+            sums_of_a_frame(
+                x, past, weight, (scale_shift, past_scale_shift),
+                (t * STRIDE_T - LEAD, start, row, column, phase, first_n), (height, width),
+                C, N, KT, K, LEAD, PAST, NORM, DESCRIPTORS, BLOCK_M, BLOCK_N, BLOCK_K,
+            ),
+        )  # fmt: skip
 
     kept = (m < rows * run) & (m % run < columns)
     y_at = m // run * y_row + m % run * y_column
@@ -186,30 +168,31 @@ def conv3d_kernel(  # type: ignore[no-untyped-def]
         kept &= (up_row >= 0) & (up_row < 2 * height)
         kept &= (up_column >= 0) & (up_column < 2 * width)
         y_at = up_row * y_row + up_column * y_column
-    out_frame = t * UP_T + phase % UP_T
     tiles = tl.cdiv(rows * run, BLOCK_M) * UP * UP
-    slot = out_frame * tiles + tile_m * UP * UP + phase // UP_T
     PART: tl.constexpr = BLOCK_N // PARTS
-    parts = runs_of_columns(acc, PARTS)
-    for i in tl.static_range(PARTS):
-        part = parts[i]
-        n = first_n + i * PART + tl.arange(0, PART)
-        if QUANTISED:
-            part *= tl.load(dequantise + phase * N + n, n < N, other=0.0)[None, :]
-        part += tl.load(bias + phase * N + n, n < N, other=0.0)[None, :]
-        if EDGE:
-            lost = edge + phase * N
-            part = without_edge(part, lost, n, row, column, height, width, N, PHASES * N, K)
-        stored = kept[:, None] & (n < N)[None, :]
-        at = out_frame.to(tl.int64) * y_frame + y_at[:, None] + n[None, :]
-        if RESIDUAL:
-            part += tl.load(residual + at, stored, other=0.0).to(tl.float32)
-        out = part.to(y.dtype.element_ty)
-        tl.store(y + at, out, stored)
+    for f in tl.static_range(FRAMES):
+        out_frame = (t + f) * UP_T + phase % UP_T
+        slot = out_frame * tiles + tile_m * UP * UP + phase // UP_T
+        parts = runs_of_columns(sums[f], PARTS)
+        for i in tl.static_range(PARTS):
+            part = parts[i]
+            n = first_n + i * PART + tl.arange(0, PART)
+            if QUANTISED:
+                part *= tl.load(dequantise + phase * N + n, n < N, other=0.0)[None, :]
+            part += tl.load(bias + phase * N + n, n < N, other=0.0)[None, :]
+            if EDGE:
+                lost = edge + phase * N
+                part = without_edge(part, lost, n, row, column, height, width, N, PHASES * N, K)
+            stored = kept[:, None] & (n < N)[None, :]
+            at = out_frame.to(tl.int64) * y_frame + y_at[:, None] + n[None, :]
+            if RESIDUAL:
+                part += tl.load(residual + at, stored, other=0.0).to(tl.float32)
+            out = part.to(y.dtype.element_ty)
+            tl.store(y + at, out, stored)
+            if MOMENTS:
+                leave_moments(out, kept, moments + slot * 2 * N, n, N)
         if MOMENTS:
-            leave_moments(out, kept, moments + slot * 2 * N, n, N)
-    if MOMENTS:
-        tl.store(counts + slot, tl.sum(kept.to(tl.float32), 0))
+            tl.store(counts + slot, tl.sum(kept.to(tl.float32), 0))
 
 
 def conv3d(
@@ -232,9 +215,11 @@ def conv3d(
         raise ValueError(f"conv3d leaves moments of {len(out)} frames in {tiles} tiles each")
     rows, columns = form.grid(height, width)
     frames = form.frames(T, lead)
+    if sizes["FRAMES"] > 1 and not pairs_frames(conv, extras, T):
+        raise ValueError(f"conv3d has {frames} frames of {form} one by one: FRAMES is 1 there")
     grid = (
         tiles // form.up**2
-        * frames * form.phases * triton.cdiv(conv.outputs, sizes["BLOCK_N"]),
+        * (frames // sizes["FRAMES"]) * form.phases * triton.cdiv(conv.outputs, sizes["BLOCK_N"]),
     )  # fmt: skip
     tables, moments, unused = extras.prologue, extras.moments, conv.bias
     descriptors = uses_descriptors(x, conv)

@@ -18,31 +18,49 @@ def program_of(frames, TILES_N: tl.constexpr, PHASES: tl.constexpr, BLOCK_N: tl.
 
 
 @triton.jit
-def pixels_of(source, pixel, c, C: tl.constexpr, BLOCK_K: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Channels `c` of some pixels."""
-    at = source + pixel[:, None] * C + c[None, :]
-    if C % BLOCK_K == 0:
-        a = tl.load(at)
+def pixels_of(  # type: ignore[no-untyped-def]
+    source, frame, places, tap, c,
+    C: tl.constexpr, BLOCK_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
+):  # fmt: skip
+    """Channels from `c` on of what a tap of the picture sees in a frame.
+
+    `places`: elements of a frame and of a row, the first of the run of pixels, their rows and columns.
+    `tap`: its row and column. By descriptor it is the run, else the pixels one by one.
+    """
+    plane, pitch, start, row, column = places
+    dh, dw = tap
+    if DESCRIPTORS:
+        a = source.load([frame * plane + start + dh * pitch + dw, c])
     else:
-        a = tl.load(at, (c < C)[None, :], other=0.0)
+        k = c + tl.arange(0, BLOCK_K)
+        pixel = frame.to(tl.int64) * plane + (row + dh) * pitch + column + dw
+        at = source + pixel[:, None] * C + k[None, :]
+        if C % BLOCK_K == 0:
+            a = tl.load(at)
+        else:
+            a = tl.load(at, (k < C)[None, :], other=0.0)
     return a
 
 
 @triton.jit
 def weights_of(  # type: ignore[no-untyped-def]
     weight, place, N: tl.constexpr, C: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, DESCRIPTORS: tl.constexpr,
 ):  # fmt: skip
-    """Some channels of a tap for some outputs of a phase.
+    """Some channels of a tap for some outputs of a phase, from rows of ROW numbers.
 
-    `place`: the phase's first output, the outputs, where the tap begins, the channels.
+    `place`: the phase's first output, the first output in it, the tap, its first channel.
     """
-    first, n, tap, c = place
-    at = weight + (first + n)[:, None] * ROW + (tap + c)[None, :]
-    if C % BLOCK_K == 0 and N % BLOCK_N == 0:
-        b = tl.load(at)
+    phase, first_n, tap, c = place
+    if DESCRIPTORS:
+        b = weight.load([phase + first_n, tap * C + c])
     else:
-        b = tl.load(at, (c < C)[None, :] & (n < N)[:, None], other=0.0)
+        n, k = first_n + tl.arange(0, BLOCK_N), c + tl.arange(0, BLOCK_K)
+        at = weight + (phase + n)[:, None] * ROW + (tap * C + k)[None, :]
+        if C % BLOCK_K == 0 and N % BLOCK_N == 0:
+            b = tl.load(at)
+        else:
+            b = tl.load(at, (k < C)[None, :] & (n < N)[:, None], other=0.0)
     return b
 
 

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING
 
 import triton
 
-from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv
+from vr_trt.kernels.conv_layer import PLAIN, ConvForm, Extras, PackedConv
 from vr_trt.kernels.group_norm import Moments, empty_moments
 from vr_trt.kernels.tuning import tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2}  # for tests on the CPU
+# For tests on the CPU.
+_INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2, "FRAMES": 1}
 
 
 def conv_moments(
@@ -31,22 +32,28 @@ def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, in
     return triton.cdiv(rows * run, sizes["BLOCK_M"]) * conv.form.up**2
 
 
+def pairs_frames(conv: PackedConv, extras: Extras, frames: int) -> bool:
+    """Whether programs may compute two frames each of what `conv` makes of `frames` frames."""
+    plain = conv.form == ConvForm() and extras.prologue is None and extras.lead_of(conv) == 2
+    return plain and frames % 2 == 0
+
+
 def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
     """Block sizes, warps and stages for the chip that `x` lies on."""
     import torch
 
     if x.device.type != "cuda":
-        return dict(_INTERPRETED)
+        return _INTERPRETED | ({} if pairs_frames(conv, extras, len(x)) else {"FRAMES": 1})
     major, minor = torch.cuda.get_device_capability(x.device)
-    return sizes_for(10 * major + minor, conv, extras)
+    return sizes_for(10 * major + minor, conv, extras, len(x))
 
 
-def sizes_for(chip: int, conv: PackedConv, extras: Extras) -> dict[str, int]:
-    """Block sizes, warps and stages for compute capability `chip` as 89."""
+def sizes_for(chip: int, conv: PackedConv, extras: Extras, frames: int) -> dict[str, int]:
+    """Block sizes, warps and stages for compute capability `chip` as 89, and `frames` of x."""
     outputs = min(256, max(16, triton.next_power_of_2(conv.outputs)))
     sizes = tuned(
         "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
-        prologue=int(extras.prologue is not None),
+        prologue=int(extras.prologue is not None), frames=1 + pairs_frames(conv, extras, frames),
     )  # fmt: skip
     least = 32 // min(conv.weight.element_size(), 2)  # of a tensor core's step
     widest = max(least, triton.next_power_of_2(conv.channels))

@@ -10,10 +10,12 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.media import is_cover, main_video, open_input
+from vr_trt.runtime.subtitles import subtitle_codec_for
 from vr_trt.runtime.transcode import audio_codec_for
 
 _PACKETS_TO_TRY = 256  # how far to look for a first packet of every stream
@@ -26,7 +28,7 @@ class CopyPlan:
     streams: tuple[int, ...] = ()  # indices, copied packet by packet
     attachments: tuple[int, ...] = ()  # indices, written into the header
     covers: tuple[int, ...] = ()  # indices of cover art that becomes an attachment
-    recoded: tuple[int, ...] = ()  # indices of audio that is coded again
+    recoded: tuple[int, ...] = ()  # indices of audio and text that is coded again
     warnings: tuple[str, ...] = ()
 
 
@@ -48,7 +50,7 @@ def plan_streams(
     """Try every stream in the output's container, in memory, before any work starts.
 
     Audio that does not fit is coded again, with a warning; UsageError where that cannot be either.
-    Other streams that do not fit are left out with a warning. `audio` False leaves audio out.
+    So are subtitles of text. Other streams that do not fit are left out with a warning. `audio` False leaves audio out.
     """
     streams: list[int] = []
     attachments: list[int] = []
@@ -69,7 +71,7 @@ def plan_streams(
         elif _fits(stream, packets.get(stream.index), muxer):
             chosen = attachments if stream.type == "attachment" else streams
             chosen.append(stream.index)
-        elif isinstance(stream, AudioStream) and (codec := audio_codec_for(stream, muxer)):
+        elif codec := _codec_for(stream, muxer):
             recoded.append(stream.index)
             other = _other_container(stream, packets.get(stream.index))
             keep = f"; {other} would keep it as it is" if other else ""
@@ -90,6 +92,13 @@ def plan_streams(
         recoded=tuple(recoded),
         warnings=tuple(warnings),
     )
+
+
+def _codec_for(stream: Stream, muxer: str) -> str | None:
+    """What a stream that does not fit can be coded again in."""
+    if isinstance(stream, AudioStream):
+        return audio_codec_for(stream, muxer)
+    return subtitle_codec_for(stream, muxer) if isinstance(stream, SubtitleStream) else None
 
 
 def _is_remade(stream: Stream, chapters: bool) -> bool:
@@ -128,6 +137,8 @@ def _other_container(stream: Stream, packet: "Packet[Stream] | None") -> str | N
 
 def _fits(stream: Stream, packet: "Packet[Stream] | None", muxer: str) -> bool:
     """Whether the container takes the stream's header and its first packet."""
+    if is_cover(stream) and muxer == "mov":
+        return False  # FFmpeg's takes it, and writes it nowhere
     trial = av.open(io.BytesIO(), "w", format=muxer)
     try:
         copy = trial.add_stream_from_template(stream)

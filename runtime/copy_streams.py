@@ -4,31 +4,81 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import av
 from av.audio.stream import AudioStream
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
+from av.subtitles.stream import SubtitleStream
 
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
+from vr_trt.runtime.splices import RUNNING_CLOCKS, Follower, Splices
+from vr_trt.runtime.subtitles import SubtitleTranscoder
 from vr_trt.runtime.transcode import AudioTranscoder
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
 _READS_IN_A_ROW = 20
-# Containers with a clock that does not start at zero; their outputs start there.
-_RUNNING_CLOCKS = ("mpegts", "mpeg")
+# ISO 639's other codes, of those languages that QuickTime has a number for; FFmpeg drops these.
+_QUICKTIME_LANGUAGES = {
+    "deu": "ger",
+    "nld": "dut",
+    "ell": "gre",
+    "isl": "ice",
+    "zho": "chi",
+    "sqi": "alb",
+    "swe": "sve",
+    "mkd": "mac",
+}
 _KEEPS_EDITS = ("mp4", "mov")  # containers that can say what is not to be shown
 _STALE_TAGS = re.compile(
-    r"(encoder|duration|rotate|vendor_id|bps|number_of_(frames|bytes)|_statistics_.*"
+    r"(encoder|duration|rotate|vendor_id|alpha_mode|bps|number_of_(frames|bytes)|_statistics_.*"
     r"|major_brand|minor_version|compatible_brands)(-\w+)?",
     re.IGNORECASE,
 )
+
+
+class Source(Protocol):
+    """What streams are copied from."""
+
+    container: InputContainer
+
+    def demux(self, wanted: list[Stream], /) -> "Iterator[Packet[Any] | None]":
+        """Packets of those streams; None where the next one is not there yet."""
+
+    def pictures(self, indices: tuple[int, ...], /) -> "dict[int, Packet[Any]]":
+        """The cover art of those streams."""
+
+    def close(self) -> None:
+        """No more is read."""
+
+
+class FileSource:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.container = open_input(path)
+        self._path = path
+
+    def demux(self, wanted: list[Stream]) -> "Iterator[Packet[Any] | None]":
+        """Packets of those streams."""
+        for stream in self.container.streams:
+            stream.discard = Discard.default if stream in wanted else Discard.all
+        yield from self.container.demux(wanted)
+
+    def pictures(self, indices: tuple[int, ...]) -> "dict[int, Packet[Any]]":
+        """The cover art of those streams, read by a container of its own: this one stays at the start."""
+        with open_input(self._path) as container:
+            return first_packets(container, [container.streams[index] for index in indices])
+
+    def close(self) -> None:
+        """Close it."""
+        self.container.close()
 
 
 class StreamCopier:
@@ -37,13 +87,13 @@ class StreamCopier:
     Construct it after the video stream was added and before the header is written.
     """
 
-    def __init__(self, source: Path, output: OutputContainer, plan: CopyPlan) -> None:
+    def __init__(self, source: "Source", output: OutputContainer, plan: CopyPlan) -> None:
         self.broken = 0  # packets that could not be read or written
         self._source = source
-        self._container = open_input(source)
+        self._container = source.container
         self._output = output
         self._copies: dict[int, Stream] = {}
-        self._coders: dict[int, AudioTranscoder] = {}
+        self._coders: dict[int, AudioTranscoder | SubtitleTranscoder] = {}
         self._last_dts: dict[int, int] = {}
         self._add_header(plan)
         self._packets = self._read()
@@ -59,9 +109,12 @@ class StreamCopier:
         if self._span is not None:
             self._shift = self._span[0]
             return self._shift
-        running = self._container.format.name in _RUNNING_CLOCKS
-        start = (self._container.start_time or 0) if running else 0
-        self._shift = min(Fraction(start, av.time_base), video)
+        running = self._container.format.name in RUNNING_CLOCKS
+        if running and self._container.start_time is None:
+            self._shift = video
+        else:
+            start = (self._container.start_time or 0) if running else 0
+            self._shift = min(Fraction(start, av.time_base), video)
         return self._shift
 
     def clip(self, start: Fraction, stop: Fraction) -> None:
@@ -73,13 +126,16 @@ class StreamCopier:
 
     def describe(self, video: Stream) -> None:
         """Give the restored video the tags and the disposition of the input's."""
-        original = main_video(self._container, self._source)
-        video.metadata.update(stream_tags(original))
+        original = main_video(self._container, Path(self._container.name))
+        video.metadata.update(stream_tags(original, self._output))
         video.disposition = original.disposition
 
     def copy_until(self, seconds: Fraction | None) -> None:
-        """Write what is to be decoded before that time of the output; None writes the rest."""
-        while (packet := self._waiting or next(self._packets, None)) is not None:
+        """Write what is to be decoded before that time of the output; None writes the rest.
+
+        Of a pipe, only as far as it was read.
+        """
+        while packet := self._waiting or next(self._packets, None):
             assert packet.dts is not None, "packets without a time are not queued"
             if seconds is not None and packet.dts * packet.time_base > seconds:
                 self._waiting = packet
@@ -100,7 +156,7 @@ class StreamCopier:
 
     def close(self) -> None:
         """Close the input."""
-        self._container.close()
+        self._source.close()
 
     def _add_header(self, plan: CopyPlan) -> None:
         source, output = self._container, self._output
@@ -110,15 +166,14 @@ class StreamCopier:
         for index in plan.streams + plan.attachments:
             template = source.streams[index]
             copy = output.add_stream_from_template(template)
-            copy.metadata.update(stream_tags(template))
+            copy.metadata.update(stream_tags(template, output))
             copy.disposition = template.disposition
             if index in plan.streams:
                 self._copies[index] = copy
         for index in plan.recoded:
             template = source.streams[index]
-            assert isinstance(template, AudioStream)
-            coder = AudioTranscoder(template, output, output.format.name)
-            coder.stream.metadata.update(stream_tags(template))
+            coder = _coder(template, output)
+            coder.stream.metadata.update(stream_tags(template, output))
             coder.stream.disposition = template.disposition
             self._coders[index] = coder
         if plan.covers:
@@ -135,25 +190,29 @@ class StreamCopier:
         return {**chapter, "start": start - first, "end": end - first, "time_base": base}
 
     def _attach_covers(self, indices: tuple[int, ...]) -> None:
-        with open_input(self._source) as container:  # its own: this one must stay at the start
-            covers = [container.streams[index] for index in indices]
-            for index, packet in first_packets(container, covers).items():
-                tags = container.streams[index].metadata
-                kind = {"mjpeg": "jpeg"}.get(name := codec_name(container.streams[index]), name)
-                filename = tags.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
-                mimetype = tags.get("mimetype", f"image/{kind}")
-                self._output.add_attachment(filename, mimetype, bytes(packet))
+        for index, packet in self._source.pictures(indices).items():
+            stream = self._container.streams[index]
+            kind = {"mjpeg": "jpeg"}.get(name := codec_name(stream), name)
+            filename = stream.metadata.get("filename", f"cover.{kind.replace('jpeg', 'jpg')}")
+            mimetype = stream.metadata.get("mimetype", f"image/{kind}")
+            self._output.add_attachment(filename, mimetype, bytes(packet))
 
-    def _read(self) -> "Iterator[Packet[Stream]]":
+    def _read(self) -> "Iterator[Packet[Stream] | None]":
         """Packets for the output with their times made usable, past damage."""
         chosen = {**self._copies, **self._coders}
         if not chosen:
             return
-        for stream in self._container.streams:
-            stream.discard = Discard.default if stream.index in chosen else Discard.all
         wanted = [self._container.streams[index] for index in chosen]
-        for packet in self._within_edits(self._demuxed(wanted)):
-            if coder := self._coders.get(packet.stream_index):
+        video = main_video(self._container, Path(self._container.name))
+        if splices := Splices.of(video):
+            wanted.append(video)
+        packets = self._demuxed(wanted)
+        if splices:
+            packets = Follower(video, splices).follow(packets)
+        for packet in self._within_edits(packets):
+            if packet is None:
+                yield None
+            elif coder := self._coders.get(packet.stream_index):
                 if self._within_span(packet):
                     yield from coder.push(packet, self._shift)
             elif self._set_times(packet):
@@ -163,12 +222,12 @@ class StreamCopier:
             yield from coder.push(None, self._shift)
             self.broken += coder.broken
 
-    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream]]":
+    def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream] | None]":
         failed = 0
         while failed < _READS_IN_A_ROW:
             try:
-                for packet in self._container.demux(wanted):
-                    if packet.size:
+                for packet in self._source.demux(wanted):
+                    if packet is None or packet.size:
                         failed = 0
                         yield packet
                 return
@@ -178,7 +237,9 @@ class StreamCopier:
                 failed += 1
                 self.broken += 1
 
-    def _within_edits(self, packets: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
+    def _within_edits(
+        self, packets: "Iterator[Packet[Stream] | None]"
+    ) -> "Iterator[Packet[Stream] | None]":
         """`packets` without those that an edit list hides, where the output would show them.
 
         The last one before each that is shown stays: decoders of sound need it to begin with.
@@ -188,6 +249,9 @@ class StreamCopier:
             return
         hidden: dict[int, Packet[Stream]] = {}
         for packet in packets:
+            if packet is None:
+                yield None
+                continue
             if packet.is_discard:
                 hidden[packet.stream_index] = packet
                 continue
@@ -229,14 +293,23 @@ class StreamCopier:
             self.broken += 1  # the packet itself does not go into this container
 
 
+def _coder(template: Stream, output: OutputContainer) -> AudioTranscoder | SubtitleTranscoder:
+    if isinstance(template, SubtitleStream):
+        return SubtitleTranscoder(template, output, output.format.name)
+    assert isinstance(template, AudioStream), "nothing else is coded again"
+    return AudioTranscoder(template, output, output.format.name)
+
+
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
     """Tags without those that describe the old file rather than its content."""
     return {key: value for key, value in metadata.items() if not _STALE_TAGS.fullmatch(key)}
 
 
-def stream_tags(stream: Stream) -> dict[str, str]:
+def stream_tags(stream: Stream, output: OutputContainer) -> dict[str, str]:
     """Tags of a stream; a QuickTime track name becomes the title, which every container has."""
     tags = kept_tags(stream.metadata)
     if "name" in tags and "title" not in tags:
         tags["title"] = tags.pop("name")
+    if output.format.name == "mov" and (language := tags.get("language")):
+        tags["language"] = _QUICKTIME_LANGUAGES.get(language, language)
     return tags

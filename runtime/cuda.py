@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import MemoryBudgetError, ModelError
 from vr_trt.runtime.cuda_kernels import Kernels
-from vr_trt.runtime.region import Region
+from vr_trt.runtime.region import Grid, Region, Samples
 from vr_trt.runtime.session import Array
 
 
@@ -28,6 +28,9 @@ class PageLocked(Protocol):
 
 class Device(Protocol):
     """One GPU. Addresses are integers; what is enqueued on a stream happens in its order."""
+
+    def use_in_thread(self) -> None:
+        """Make the GPU's context the calling thread's, for libraries that take the one they find."""
 
     def stream(self) -> int:
         """A new stream that does not wait for the default one."""
@@ -86,6 +89,15 @@ class Device(Protocol):
     def move(self, to: Region, source: Region, stream: int) -> None:
         """Copy as many items, converted (to the nearest even) where the kinds differ."""
 
+    def place(self, to: Grid, source: Grid, shift: int, stream: int) -> None:
+        """Copy as many code values, shifted up by so many bits, or down where `shift` < 0."""
+
+    def cells(self, to: int, luma: Grid, down: int, samples: Samples, stream: int) -> None:
+        """Put each cell's sum of luma samples, shifted down, to [rows, columns] in int32."""
+
+    def digest(self, to: int, plane: Grid, weights: int, stream: int) -> None:
+        """Put each row's sum by the weights [columns] to [rows]; all in int64, which wraps."""
+
     def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
         """(1 - share) older + share newer, each step rounded to float32; contiguous float32."""
 
@@ -130,8 +142,11 @@ class CudaDevice:
             ) from None
         self._cuda: Any = runtime
         self._driver: Any = driver
-        self._done(runtime.cudaSetDevice(0))
+        self.use_in_thread()
         self._keep_freed_memory()
+
+    def use_in_thread(self) -> None:
+        self._done(self._cuda.cudaSetDevice(0))
 
     def stream(self) -> int:
         flags = self._cuda.cudaStreamNonBlocking
@@ -221,6 +236,15 @@ class CudaDevice:
                 stream,
             )
         )
+
+    def place(self, to: Grid, source: Grid, shift: int, stream: int) -> None:
+        self._kernels.place(to, source, shift, stream)
+
+    def cells(self, to: int, luma: Grid, down: int, samples: Samples, stream: int) -> None:
+        self._kernels.cells(to, luma, down, samples, stream)
+
+    def digest(self, to: int, plane: Grid, weights: int, stream: int) -> None:
+        self._kernels.digest(to, plane, weights, stream)
 
     def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
         self._kernels.blend(to, older, newer, share, stream)

@@ -1,6 +1,6 @@
 """Our kernels between the stages, compiled ahead of time: what a copy cannot do.
 
-PTX that ships in the package (`vr_trt.kernels.between`), loaded by the driver: neither Triton nor
+PTX that ships in the package (`vr_trt.kernels.between`, `.code_values`), loaded by the driver: neither Triton nor
 PyTorch is needed. Never executed by us: no GPU was at hand; the kernels themselves run in Triton's
 interpreter, and their PTX is assembled for every chip, in tests.
 """
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vr_trt.errors import ModelError
-from vr_trt.runtime.region import Region
+from vr_trt.runtime.region import Grid, Region, Samples
 
 FOLDER = Path(__file__).parent.with_name("kernels") / "ptx"
 BLOCK = 1024  # items of a program, as compiled
 _WARPS = 4
-_SHORT = {"float32": "fp32", "float16": "fp16", "bf16": "bf16", "uint16": "u16"}
+_SHORT = {"float32": "fp32", "float16": "fp16", "bf16": "bf16", "uint16": "u16", "uint8": "u8"}
 _POINTER, _INTEGER, _REAL = ctypes.c_void_p, ctypes.c_int32, ctypes.c_float
+_PLANE = (_POINTER, _INTEGER, _INTEGER)  # a grid's address and steps
 
 
 class Kernels:
@@ -40,6 +41,27 @@ class Kernels:
         values = (to.address, older.address, newer.address, share, to.columns)
         kinds = (_POINTER, _POINTER, _POINTER, _REAL, _INTEGER)
         self._launch("blend", (to.columns, 1), (values, kinds), stream)
+
+    def place(self, to: Grid, source: Grid, shift: int, stream: int) -> None:
+        """Code values into another arrangement, shifted up, or down where `shift` is negative."""
+        values = (*_steps(to), *_steps(source), max(shift, 0), max(-shift, 0), to.columns)
+        kinds = (*_PLANE, *_PLANE, _INTEGER, _INTEGER, _INTEGER)
+        self._launch(f"place_{_SHORT[to.kind]}", (to.columns, to.rows), (values, kinds), stream)
+
+    def cells(self, to: int, luma: Grid, down: int, samples: Samples, stream: int) -> None:
+        """Sums, int32, of the luma's samples in each cell, shifted down."""
+        at = (samples.rows, samples.columns)
+        counts = (samples.row_samples, samples.column_samples, samples.column_cells)
+        values = (to, *_steps(luma), down, *at, *counts)
+        kinds = (_POINTER, *_PLANE, _INTEGER, _POINTER, _POINTER, _INTEGER, _INTEGER, _INTEGER)
+        name = f"cells_{_SHORT[luma.kind]}"
+        self._launch(name, (1, samples.row_cells), (values, kinds), stream)
+
+    def digest(self, to: int, plane: Grid, weights: int, stream: int) -> None:
+        """Sums, int64, of each row by the weights."""
+        values = (to, *_steps(plane), weights, plane.columns)
+        kinds = (_POINTER, *_PLANE, _POINTER, _INTEGER)
+        self._launch(f"digest_{_SHORT[plane.kind]}", (1, plane.rows), (values, kinds), stream)
 
     def load_all(self, sm: int) -> None:
         """Load what runs on the chip now, rather than when it is first launched."""
@@ -77,3 +99,7 @@ class Kernels:
         if error != self._driver.CUresult.CUDA_SUCCESS:
             raise ModelError(f"the kernel {name} failed: {error}; update the driver")
         return results[0] if results else None
+
+
+def _steps(grid: Grid) -> tuple[int, int, int]:
+    return grid.address, grid.row_step, grid.column_step

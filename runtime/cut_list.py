@@ -41,7 +41,8 @@ def read_cut_list(path: Path) -> frozenset[int]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the list of cuts {path} cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"the list of cuts {path} cannot be read: {reason}") from None
     frames = set()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()

@@ -1,6 +1,7 @@
 """Decoding past damage: packets one by one, the broken ones skipped and counted."""
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError
+from vr_trt.runtime.splices import Splices
 
 # Broken packets in a row after which the rest is given up: more than the longest usual distance
 # between key frames, because one lost key frame can cost all packets up to the next.
@@ -46,6 +48,8 @@ class Decoder:
         self._stream = stream
         self._path = path
         self._context = context
+        self._splices = Splices.of(stream)
+        self._aspects: dict[Fraction | None, None] = {}  # of pixels, in the order they came
         if context is None:
             stream.thread_type = "AUTO"
 
@@ -64,7 +68,15 @@ class Decoder:
                     ) from error
                 continue
             in_a_row = 0
+            self._aspects |= {
+                (self._context or self._stream.codec_context).sample_aspect_ratio: None
+            }
             yield from frames
+        shapes = [f"{a.numerator}:{a.denominator}" for a in self._aspects if a]
+        if len(shapes) > 1:
+            self.warnings.append(
+                f"the shape of pixels changes ({', '.join(shapes)}): the first is kept"
+            )
 
     def _packets(self) -> "Iterator[Packet[VideoStream] | None]":
         """Packets with data, then None to drain the decoder."""
@@ -76,7 +88,7 @@ class Decoder:
                         failed = 0
                         if self.first_dts is None:
                             self.first_dts = packet.dts
-                        yield packet
+                        yield self._on_one_clock(packet)
                 break
             except IndexError:
                 break  # PyAV at the end of a file in which another stream turned up on the way
@@ -85,4 +97,15 @@ class Decoder:
                 if failed >= READS_IN_A_ROW:
                     self.warnings.append(f"reading stopped before the end: {error.strerror}")
                     break
+        if self._splices and self._splices.count:
+            times = "once" if self._splices.count == 1 else f"{self._splices.count} times"
+            self.warnings.append(
+                f"the file's clock starts anew {times}: its parts follow each other"
+            )
         yield None
+
+    def _on_one_clock(self, packet: "Packet[VideoStream]") -> "Packet[VideoStream]":
+        if self._splices and (shift := self._splices.place(packet.dts, packet.duration)):
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        return packet

@@ -4,16 +4,23 @@ Fixed places make a call one launch, and a graph is valid for as long as they ar
 goes is copied into them, which costs little beside what a stage computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from vr_trt.runtime.device_tensor import DeviceTensor, OnDevice
 from vr_trt.runtime.lanes import Lanes
-from vr_trt.runtime.session import Session
 
 
-class DeviceSession(Session, Protocol):
-    """A session that reads and writes where it is told, on any one stream, taking no memory."""
+class DeviceSession(Protocol):
+    """A stage that is enqueued on a stream, taking no memory there and letting nobody wait.
+
+    Sessions of TensorRT (runtime/tensorrt_session.py) read and write where they are told, those of
+    the triton backend (runtime/triton_loop.py) in places of their own.
+    """
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[int | None]]:
+        """By name, with their sizes."""
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, ...]]:
@@ -24,8 +31,18 @@ class DeviceSession(Session, Protocol):
         """Of every input and output; see runtime/device_tensor.py."""
 
     @property
+    def places(self) -> Mapping[str, DeviceTensor]:
+        """Of those inputs and outputs that have a place of their own, and can have no other."""
+
+    @property
     def capturable(self) -> bool:
         """Whether a call may become part of a graph; else it is one by itself already."""
+
+    def bind(self, name: str, value: OnDevice) -> None:
+        """Set where the input or output `name` of the next call lies."""
+
+    def enqueue(self, stream: int) -> object:
+        """Call it with what is bound, in order with `stream`."""
 
 
 class Call:
@@ -38,14 +55,17 @@ class Call:
         named: tuple[str, DeviceSession],  # the stage's name and session
         places: Mapping[str, OnDevice],
     ) -> None:
-        """`places` of every input and output. It is called once now, with what lies there."""
+        """`places` of every input and output.
+
+        A session that is no graph yet is called once now, with what lies there.
+        """
         self._lanes, self._stream = lanes, stream
         self._name, self._session = named
         self._places = dict(places)
         self._graph: int | None = None
-        self._enqueue()
-        lanes.device.synchronize(stream)
         if self._session.capturable:
+            self._enqueue()
+            lanes.device.synchronize(stream)
             lanes.before_start(self._capture)
 
     def run(self) -> None:
@@ -66,5 +86,7 @@ class Call:
 
 
 def place(lanes: Lanes, session: DeviceSession, name: str) -> DeviceTensor:
-    """A place for one of a session's inputs or outputs."""
+    """A place for one of a session's inputs or outputs; its own, if it has one."""
+    if name in session.places:
+        return session.places[name]
     return lanes.tensor(session.sizes[name], session.kinds[name])

@@ -3,14 +3,19 @@
     host ─upload─► source frames ─pre─► x ─► (main) ─► x ─post─► output frames ─download─► host
 
 Planes cross the bus, never RGB, one copy a frame each way. The source's frames stay on the device
-until they are restored: to_video looks at them.
+until they are restored: to_video looks at them. What NVDEC left on the card is copied there in
+place of the upload, and a frame for NVENC goes to the encoder in place of the download.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vr_trt.runtime.device_call import Call, DeviceSession, place
+from vr_trt.runtime.device_decoded import DecodedPicture
+from vr_trt.runtime.device_encoding import EncoderFrames
 from vr_trt.runtime.device_memory import LoopSizes
 from vr_trt.runtime.device_ring import HostRing, HostSlot, Ring, Slot
 from vr_trt.runtime.device_tensor import OnDevice
@@ -43,8 +48,18 @@ class PixelSessions:
 class DevicePixels:
     """Frames to x for the networks, and x to frames."""
 
-    def __init__(self, lanes: Lanes, sessions: PixelSessions, sizes: LoopSizes) -> None:
-        """Takes the rings; MemoryBudgetError where there is no room."""
+    def __init__(
+        self,
+        lanes: Lanes,
+        sessions: PixelSessions,
+        sizes: LoopSizes,
+        encoder: EncoderFrames | None = None,
+    ) -> None:
+        """Takes the rings; MemoryBudgetError where there is no room.
+
+        With `encoder`, restored frames stay on the device for it.
+        """
+        self._encoder = encoder
         self._lanes, self._sizes = lanes, sizes
         source, target = sizes.source_layout, sizes.target_layout
         self._incoming = HostRing(lanes, sizes.incoming, source.bytes)
@@ -63,6 +78,12 @@ class DevicePixels:
         """Send a frame's planes to the device; DamagedInputError where its size is another."""
         check_size(frame, self._sizes.source)
         lanes, layout = self._lanes, self._sizes.source_layout
+        if isinstance(frame.content, DecodedPicture):
+            slot = self._sources.take(lanes.upload)
+            with lanes.span(lanes.upload, "from decoder"):
+                frame.content.copy(layout.grids(slot.tensor), lanes.upload)
+            slot.filled(lanes.upload)
+            return Source(slot, frame.pts, frame.duration)
         host = self._incoming.take()
         layout.put(frame.planes, host.memory.array())
         slot = self._sources.take(lanes.upload)
@@ -103,7 +124,7 @@ class DevicePixels:
         The source's frame is given back.
         """
         lanes = self._lanes
-        if not self._outgoing:
+        if self._encoder is None and not self._outgoing:
             yield self._oldest()
         slot.read_by(lanes.post)
         source.slot.read_by(lanes.post)
@@ -111,6 +132,28 @@ class DevicePixels:
         self._post.run(self._frame(slot, number, count), source.slot, output)
         source.slot.give_back(lanes.post)
         output.filled(lanes.post)
+        if self._encoder is None:
+            self._download(output, source)
+        else:
+            yield self._to_encoder(output, source.pts, source.duration)
+
+    def given(self, frame: Frame) -> Frame:
+        """A frame that was restored on the host, as those that `to_video` gives are."""
+        if self._encoder is None:
+            return frame
+        lanes, output = self._lanes, self._outputs.take(self._lanes.post)
+        parts = self._sizes.target_layout.on_device(output.tensor).values()
+        for part, plane in zip(parts, frame.planes, strict=True):
+            lanes.device.copy_in(part.address, np.ascontiguousarray(plane), lanes.post)
+        output.filled(lanes.post)
+        return self._to_encoder(output, frame.pts, frame.duration)
+
+    def _to_encoder(self, output: Slot, pts: int, duration: int) -> Frame:
+        assert self._encoder is not None
+        return Frame(self._encoder.fill(output, self._sizes.target_layout), pts, duration)
+
+    def _download(self, output: Slot, source: Source) -> None:
+        lanes = self._lanes
         output.read_by(lanes.download)
         host = self._outgoing.popleft()
         size = self._sizes.target_layout.bytes

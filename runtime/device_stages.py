@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from vr_trt.errors import InterruptedRun
 from vr_trt.runtime.device_call import Call, DeviceSession, place
+from vr_trt.runtime.device_decoded import DecodedPictures
+from vr_trt.runtime.device_encoding import EncoderFrames
 from vr_trt.runtime.device_latents import DeviceLatents, LatentPool
 from vr_trt.runtime.device_memory import LoopSizes
 from vr_trt.runtime.device_pixels import DevicePixels, PixelSessions, Source
@@ -35,6 +37,14 @@ class DeviceNetworks:
     decoder: tuple[DeviceVaePart, ...]  # whole, or the coarse half and the fine one
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnCard:
+    """Codecs that share their frames with the loop."""
+
+    decoded: DecodedPictures | None = None
+    encoder: EncoderFrames | None = None
+
+
 class DeviceStages:
     """`vr_trt.runtime.shot.ShotStages` for one shot after the other; `begin` before each."""
 
@@ -45,10 +55,12 @@ class DeviceStages:
         pixels: PixelSessions,
         sizes: LoopSizes,
         seed: int,
+        on_card: OnCard = OnCard(),
     ) -> None:
         """Takes all memory and captures all graphs; MemoryBudgetError where there is no room."""
         self._lanes, self._networks, self._sizes = lanes, networks, sizes
-        self._pixels = DevicePixels(lanes, pixels, sizes)
+        self.on_card = on_card
+        self._pixels = DevicePixels(lanes, pixels, sizes, on_card.encoder)
         self._generator = _Generator(lanes, networks.generator, sizes, seed)
         self.latents = LatentPool(lanes, sizes.latents, sizes.latent)
         self._still: ShotStages | None = None
@@ -119,7 +131,7 @@ class DeviceStages:
         """By the host's way: its stages are opened when a picture comes, and waited for."""
         assert self._still is not None, "begin() comes first"
         self._pixels.drop(taken, self._lanes.upload)
-        return self._still.image(frame, frame)
+        return map(self._pixels.given, self._still.image(frame, frame))
 
     def drain(self) -> Iterator[Frame]:
         yield from self._pixels.drain()
@@ -128,6 +140,8 @@ class DeviceStages:
     def cancel(self) -> None:
         """Make the next frame raise InterruptedRun, from any thread."""
         self._cancelled = True
+        if self.on_card.encoder is not None:
+            self.on_card.encoder.cancel()
 
     def close(self) -> None:
         """Wait for the device and give all memory back. Safe to call twice."""

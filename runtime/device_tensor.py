@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +53,25 @@ class DeviceTensor:
         size = max(1, tensor_bytes(sizes, kind))
         self.address = 0  # should there be no room, nothing is given back
         self.address = device.allocate(size, stream)
+        self._owned = True
+
+    @classmethod
+    def lent(
+        cls, device: Device, stream: int, address: int, sizes: tuple[int, ...], kind: str
+    ) -> Self:
+        """Memory of somebody else's, who keeps it for as long as it is used."""
+        tensor = cls.__new__(cls)
+        tensor._device, tensor._stream = device, stream
+        tensor._sizes, tensor.kind, tensor.address = sizes, kind, address
+        tensor._owned = False
+        return tensor
 
     def __del__(self) -> None:
         self.free()
 
     def free(self) -> None:
         """Give the memory back now; nobody may use the tensor any more."""
-        if self.address:
+        if self.address and self._owned:
             address, self.address = self.address, 0
             self._device.free(address, self._stream)
 

@@ -1,12 +1,13 @@
 """The causal VAE on a device: each part's state in two places, read from one, written to the other.
 
+Where a backend changes states in place, both are the same.
 The same calls in the same order as runtime/vae_stream.py, whose text says what they are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vr_trt.runtime.device_call import Call, DeviceSession
+from vr_trt.runtime.device_call import Call, DeviceSession, place
 from vr_trt.runtime.device_tensor import OnDevice, tensor_bytes
 from vr_trt.runtime.lanes import Lanes
 
@@ -33,10 +34,7 @@ class DeviceVaePart:
         # Start and step take turns with the same memory.
         ends = {name: _shared(lanes, name, start, step) for name in self._ends}
         kept = [name.removeprefix(_STATE) for name in step.inputs if name.startswith(_STATE)]
-        states = [
-            {n: lanes.tensor(step.sizes[_STATE + n], step.kinds[_STATE + n]) for n in kept}
-            for _ in range(2)
-        ]
+        states = [{name: place(lanes, step, _STATE + name) for name in kept} for _ in range(2)]
         here = {name: pair[0] for name, pair in ends.items()}
         there = {name: pair[1] for name, pair in ends.items()}
         self._places = here, there
@@ -74,7 +72,9 @@ class DeviceVaePart:
 def _shared(
     lanes: Lanes, name: str, start: DeviceSession, step: DeviceSession
 ) -> tuple[OnDevice, OnDevice]:
-    """One piece of memory as the start's tensor and as the step's."""
+    """One piece of memory as the start's tensor and as the step's, or the sessions' own places."""
+    if name in start.places:
+        return start.places[name], step.places[name]
     first, later = (
         tensor_bytes(session.sizes[name], session.kinds[name]) for session in (start, step)
     )

@@ -5,11 +5,14 @@ Every dependency may be the missing one: all are imported where they are looked 
 
 import os
 import platform
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.local_gpu import present_gpu
@@ -117,11 +120,21 @@ def _triton() -> Finding:
         detail, remedy = f"torch {torch} is built for the CPU only", "install torch for CUDA"
     elif gpu is None:
         detail, remedy = "no NVIDIA GPU answers", _DRIVER_HELP
+    elif lacking := _no_compiler():
+        detail, remedy = lacking, "apt-get install gcc python3-dev"
     elif gpu.sm < OLDEST_TRITON_CHIP:
         detail = f"its kernels are for sm_{OLDEST_TRITON_CHIP} and later, not sm_{gpu.sm}"
     else:
         return Finding(name="triton backend", ok=True, detail=f"sm_{gpu.sm}, torch {torch}")
     return Finding(name="triton backend", ok=False, detail=detail, remedy=remedy)
+
+
+def _no_compiler() -> str:
+    """What Triton lacks to build a kernel's launcher where it runs; nothing where all is there."""
+    if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
+        return "Triton needs a C compiler where it runs, gcc or clang"
+    headers = Path(sysconfig.get_paths()["include"])
+    return "" if (headers / "Python.h").is_file() else f"Triton needs Python.h, not in {headers}"
 
 
 def _gpu() -> Finding:
@@ -147,12 +160,17 @@ def _gpu_codecs() -> Iterator[Finding]:
     """NVENC and NVDEC, each used once; nothing is tried where no driver offers a GPU."""
     if present_gpu() is None or not _importable("av"):
         return
+    from vr_trt.runtime.card_trials import card_lines
     from vr_trt.runtime.gpu_codecs import codec_lines
 
     for name, lines in codec_lines().items():
         working = any(line.endswith(" works") for line in lines)
         remedy = "" if working else "not every card has it: the CPU takes its place"
         yield Finding(name=name, ok=working, detail="; ".join(lines), remedy=remedy)
+    lines = card_lines()
+    stay = all(line.endswith(" there") for line in lines)
+    remedy = "" if stay else "frames cross the host instead"
+    yield Finding(name="frames on the card", ok=stay, detail="; ".join(lines), remedy=remedy)
 
 
 def _importable(module: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import av
 from av.codec.context import Flags
@@ -145,9 +146,27 @@ def _x264_options() -> dict[str, str]:
     return {"x264-params": "asm=avx2"} if "avx512" in known else {}
 
 
+def open_encoder(target: OutputSpec) -> VideoCodecContext:
+    """PyAV's encoder, of which nothing is set yet."""
+    context = av.CodecContext.create(target.coder.encoder, "w")
+    assert isinstance(context, VideoCodecContext)
+    return context
+
+
+@runtime_checkable
+class LendableOnCard(Protocol):
+    """A picture on a card that FFmpeg can take where it is."""
+
+    def av_frame(self) -> av.VideoFrame:
+        """A frame of FFmpeg in the card's memory, of its pixel format `cuda`."""
+
+
 def av_frame(frame: Frame, target: OutputSpec, time_base: Fraction) -> av.VideoFrame:
-    """The frame as FFmpeg's, with its time and its colour said."""
-    picture = build_frame(frame.planes, target.format_name)
+    """The frame as FFmpeg's, with its time and its colour said; one on a card stays there."""
+    if isinstance(frame.content, LendableOnCard):
+        picture = frame.content.av_frame()
+    else:
+        picture = build_frame(frame.planes, target.format_name)
     picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, time_base
     picture.colorspace = matrix_code(target.pixel)
     picture.color_range = RANGE_FULL if target.pixel.full_range else RANGE_LIMITED
@@ -160,8 +179,7 @@ class SegmentEncoder:
     """An encoder of its own for one segment: what it makes depends on the segment's frames alone."""
 
     def __init__(self, target: OutputSpec, source: VideoInfo) -> None:
-        context = av.CodecContext.create(target.coder.encoder, "w")
-        assert isinstance(context, VideoCodecContext)
+        context = open_encoder(target)
         configure(context, target, source)
         context.flags |= Flags.global_header
         self._context = context
@@ -175,7 +193,13 @@ class SegmentEncoder:
 
     def encode(self, frame: Frame) -> "list[Packet[VideoStream]]":
         """Packets that are ready after one more frame."""
+        if not self._context.is_open and isinstance(frame.content, LendableOnCard):
+            self._context.pix_fmt = "cuda"  # and what lies there is taken from the first frame
         return self._context.encode(av_frame(frame, self._target, self._time_base))
+
+    def close(self) -> None:
+        """Give up the encoder and what it holds; it is not asked any more."""
+        del self._context
 
     def drain(self) -> "list[Packet[VideoStream]]":
         """The packets that the encoder still holds."""

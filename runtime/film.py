@@ -4,11 +4,11 @@ Where a segment begins is a function of the shots and of where the segment befor
 that was stopped and taken up, or spread over workers, cuts its output as one that was not.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from vr_trt.runtime.entry import Entry
+from vr_trt.runtime.frame_digest import frame_digest
 from vr_trt.runtime.frames import Frame, Join
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.vae_stream import START_FRAMES
@@ -123,11 +123,3 @@ class Film:
         self._again.append(frame_digest(frame))
         if len(self._again) == len(resume.tail) and tuple(self._again) != resume.tail:
             raise EntryMissed
-
-
-def frame_digest(frame: Frame) -> str:
-    """A short hash of the planes' code values."""
-    digest = hashlib.blake2b(digest_size=8)
-    for plane in frame.planes:
-        digest.update(plane.data)
-    return digest.hexdigest()

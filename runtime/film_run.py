@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import InterruptedRun, UsageError
@@ -27,6 +27,9 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.stage_trace import StageTime, tracing
 from vr_trt.runtime.writer import Writer
 
+if TYPE_CHECKING:
+    from vr_trt.runtime.device_decoded import DecodedPictures
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -38,6 +41,7 @@ class Work:
     step_latents: Callable[[], int]  # of one VAE step; opens a stage
     cancel: Callable[[], None]  # ends the call in progress, from any thread
     profile: Profile
+    decoded: "DecodedPictures | None" = None  # where NVDEC's frames stay on the card
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +66,7 @@ class FilmRun:
         total: int | None,
     ) -> None:
         """`facts`: what the result depends on, for the journal. UsageError for bad options."""
-        _check_writable(options.trace, options.report)
+        _check_beside((options.trace, options.report), (info.path, spec.path))
         self._info = info
         self._range = parse_range(options.range) if options.range else Range()
         self._cuts = cuts_from(options.cuts)
@@ -156,7 +160,10 @@ class FilmRun:
         before = journal.frames if journal is not None else 0
         anchor = self._anchor(journal, resume) if journal and resume and seek else None
         start = anchor.start_pts if anchor else None
-        with tracing(self._trace) as trace, Reader(self._info.path, self._info, start) as reader:
+        with (
+            tracing(self._trace) as trace,
+            Reader(self._info.path, self._info, start, work.decoded) as reader,
+        ):
             writer = Writer(self._spec, self._info, journal)
             if journal is not None and journal.complete:
                 writer.close()
@@ -227,8 +234,13 @@ def _has_journal(output: Path) -> bool:
     return (folder_of(output) / "journal.jsonl").is_file()
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """UsageError before work rather than after it."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+def _check_beside(paths: tuple[Path | None, ...], films: tuple[Path, ...]) -> None:
+    """UsageError, before work, for a report or trace that cannot be, or is one of the `films`."""
+    given = [path for path in paths if path is not None]
+    for path in given:
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
             raise UsageError(f"{path} cannot be written: give the name of a file in a folder")
+        if path.resolve() in [film.resolve() for film in films]:
+            raise UsageError(f"{path} is a film of this run: give the report another name")
+    if len(given) != len({path.resolve() for path in given}):
+        raise UsageError(f"{given[0]} cannot be both report and trace: give two names")

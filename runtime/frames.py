@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,29 +103,49 @@ class Join:
     shot: int  # the first frame of the shot that it lies in
 
 
+class OnCard(Protocol):
+    """A picture in a GPU's memory, for as long as somebody holds it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the luma."""
+
+    def planes(self) -> tuple[Plane, Plane, Plane]:
+        """Copies on the host; waits for the GPU."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: three owned, contiguous planes and when to show it.
+    """One picture and when to show it: three owned, contiguous planes, or where they lie on a card.
 
     Planes are y, u, v or r, g, b: [H, W], [h, w], [h, w]; uint8 (8 bits) or uint16. A grey picture
     has u and v of full size, filled with the neutral code.
     """
 
-    planes: tuple[Plane, Plane, Plane]
+    content: tuple[Plane, Plane, Plane] | OnCard
     pts: int  # units of the stream's time_base
     duration: int  # the same units; 0 where unknown
     starts_shot: bool = False  # of the input: nothing before it has to do with it
     join: Join | None = None  # of the output: a new segment begins with it
 
     @property
+    def planes(self) -> tuple[Plane, Plane, Plane]:
+        """On the host; from a card they are copied each time."""
+        return self.content if isinstance(self.content, tuple) else self.content.planes()
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.content[0].shape if isinstance(self.content, tuple) else self.content.shape
+
+    @property
     def width(self) -> int:
         """Pixels across."""
-        return int(self.planes[0].shape[1])
+        return int(self._shape[1])
 
     @property
     def height(self) -> int:
         """Pixels down."""
-        return int(self.planes[0].shape[0])
+        return int(self._shape[0])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +172,7 @@ class VideoInfo:
     solitary: bool = False  # a folder of images or a pipe: there is no file to read again
     pipe: Any = None  # vr_trt.runtime.pipe.Pipe: standard input, which can be opened only once
     nvdec: bool = False  # decoded by the GPU's own decoder
-    deinterlace: str = ""  # bwdif's mode, which the reader applies; see runtime/deinterlace.py
+    deinterlace: str = ""  # what the reader does about it; see runtime/deinterlace.py
 
     @property
     def others(self) -> Path | None:

@@ -1,7 +1,8 @@
 """NVENC and NVDEC through PyAV: found out by using them once, never by a table of cards.
 
-Never executed by us on a GPU. Frames pass through the host's memory either way: NVDEC's are
-downloaded by FFmpeg, as NV12 or P010, and NVENC's are uploaded by it.
+Never executed by us on a GPU. Frames pass through the host's memory here: NVDEC's are downloaded by
+FFmpeg, as NV12 or P010, and NVENC's are uploaded by it. Where the loop runs on the card they can
+stay there: runtime/card_trials.py.
 """
 
 import os
@@ -18,7 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vr_trt.engines.local_gpu import present_gpu
-from vr_trt.errors import UsageError
+from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.runtime.encode import format_name
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.media import main_video, open_input
@@ -28,6 +29,13 @@ from vr_trt.runtime.video_codecs import NVENC, Codec
 CHOICES = ("auto", "nvenc", "software")
 DECODERS = ("auto", "nvdec", "software")
 SIZE = 320, 192  # of a trial: tiny, and larger than every codec's least
+NVDEC: dict[str, Any] = {}
+# The loop's own context, which is CUDA's primary one: with `primary_ctx` FFmpeg would refuse it for
+# the flags that others gave it, and in a context of its own it could not see the loop's memory.
+NVDEC_ON_CARD: dict[str, Any] = {
+    "is_hw_owned": True,
+    "options": {"primary_ctx": "0", "current_ctx": "1"},
+}
 _TRIAL_FRAMES = 4  # packets of a file that may pass before a picture must have come
 _MOST_PACKETS = 64
 _OWN_NAMES = {"libdav1d": "av1", "libvpx": "vp8", "libvpx-vp9": "vp9"}  # those have no NVDEC way
@@ -77,22 +85,29 @@ def probe_encoder(encoder: str, pix_fmt: str) -> str:
         assert isinstance(context, VideoCodecContext)
         return len(_encoded(context, pix_fmt))
 
-    return _tried(f"{encoder} in {pix_fmt}", trial)
+    return tried(f"{encoder} in {pix_fmt}", trial)
 
 
 @cache
-def probe_decoder(codec: str, pix_fmt: str, maker: str, hardware: bool = True) -> str:
-    """Decode one picture that the software encoder `maker` made; "" if that works, else why not."""
+def probe_decoder(
+    codec: str, pix_fmt: str, maker: str, hardware: bool = True, on_card: bool = False
+) -> str:
+    """Decode one picture that the software encoder `maker` made; "" if that works, else why not.
+
+    `on_card`: it must stay in the card's memory, in the context that the calling thread has.
+    """
 
     def trial() -> int:
         os.environ.setdefault("SVT_LOG", "1")  # errors only; it writes to standard error itself
         coder = av.CodecContext.create(maker, "w")
         assert isinstance(coder, VideoCodecContext)
         packets = _encoded(coder, pix_fmt)
-        context = _context(codec, coder.extradata, hardware)
-        return sum(len(context.decode(packet)) for packet in [*packets, None])
+        options = NVDEC_ON_CARD if on_card else NVDEC
+        context = _context(codec, coder.extradata, options if hardware else None)
+        frames = [frame for packet in [*packets, None] for frame in context.decode(packet)]
+        return sum((frame.format.name == "cuda") == on_card for frame in frames)
 
-    return _tried(f"NVDEC of {codec} in {pix_fmt}", trial)
+    return tried(f"NVDEC of {codec} in {pix_fmt}", trial)
 
 
 def choose_decoder(wanted: str, info: VideoInfo) -> tuple[bool, str]:
@@ -131,17 +146,23 @@ def _why_not_nvdec(info: VideoInfo) -> str:
                     break
             return found or len(context.decode(None))
 
-        return _tried(f"NVDEC of {stream_codec} in {info.pixel.bits} bits", trial)
+        return tried(f"NVDEC of {stream_codec} in {info.pixel.bits} bits", trial)
 
 
-def nvdec_context(stream: VideoStream) -> VideoCodecContext:
-    """A decoder of its own for a stream: PyAV's is often a library that knows no NVDEC."""
-    name = stream.codec_context.name
-    return _context(_OWN_NAMES.get(name, name), stream.codec_context.extradata, hardware=True)
+def nvdec_context(stream: VideoStream, on_card: bool = False) -> VideoCodecContext:
+    """A decoder of its own for a stream: PyAV's is often a library that knows no NVDEC.
+
+    `on_card`: frames stay in the card's memory, in the context that the calling thread has.
+    """
+    name, extradata = stream.codec_context.name, stream.codec_context.extradata
+    return _context(_OWN_NAMES.get(name, name), extradata, NVDEC_ON_CARD if on_card else NVDEC)
 
 
-def _context(codec: str, extradata: bytes | None, hardware: bool) -> VideoCodecContext:
-    way = HWAccel("cuda", allow_software_fallback=False) if hardware else None
+def _context(
+    codec: str, extradata: bytes | None, options: dict[str, Any] | None
+) -> VideoCodecContext:
+    """`options` of PyAV's HWAccel; None decodes in software."""
+    way = None if options is None else HWAccel("cuda", allow_software_fallback=False, **options)
     context = av.CodecContext.create(codec, "r", hwaccel=way)
     assert isinstance(context, VideoCodecContext)
     context.extradata = extradata
@@ -162,7 +183,7 @@ def _encoded(context: VideoCodecContext, pix_fmt: str) -> list[Any]:
     return [*context.encode(frame), *context.encode(None)]
 
 
-def _tried(name: str, trial: Callable[[], int]) -> str:
+def tried(name: str, trial: Callable[[], int]) -> str:
     """ "" if the trial gives something, else one line that says why not."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
@@ -171,7 +192,7 @@ def _tried(name: str, trial: Callable[[], int]) -> str:
             if trial():
                 return ""
         return f"{name} gives no picture"
-    except (av.FFmpegError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (av.FFmpegError, ValueError, RuntimeError, NotImplementedError, VrTrtError) as error:
         last = said[-1][2].strip() if said else getattr(error, "strerror", None) or str(error)
         return f"{name} does not work here ({' '.join(last.split())})"
     finally:

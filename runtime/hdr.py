@@ -8,6 +8,7 @@ import av
 from av.sidedata.sidedata import SideData
 
 TRANSFERS = {16: "PQ", 18: "HLG"}  # H.273
+_UNSPECIFIED = 2
 _MASTERING = struct.Struct("<20i2i")  # FFmpeg's AVMasteringDisplayMetadata
 _DYNAMIC = {
     "DOVI_METADATA": "Dolby Vision",
@@ -74,6 +75,12 @@ def dynamic_metadata(frame: av.VideoFrame) -> str | None:
         if _side_data(frame, name, 1):
             return f"{kind} metadata is dropped: the picture is that of its base layer"
     return None
+
+
+def is_dolby_vision_alone(frame: av.VideoFrame) -> bool:
+    """True for profile 5: its base layer is no picture for other players, and so it has no tags."""
+    known = any(_side_data(frame, name, 1) for name in ("DOVI_METADATA", "DOVI_RPU_BUFFER"))
+    return known and frame.colorspace == frame.color_trc == _UNSPECIFIED
 
 
 def _side_data(frame: av.VideoFrame, name: str, size: int) -> bytes | None:

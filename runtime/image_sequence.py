@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -30,15 +31,49 @@ def parse_rate(text: str) -> Fraction:
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:
-    """The images of a folder in the order of the numbers in their names. UsageError for none."""
+    """The images of a folder in the order of the numbers in their names. UsageError for none.
+
+    Of several kinds, those of which there are most.
+    """
+    return _most(_images_by_kind(folder))
+
+
+def _images_by_kind(folder: Path) -> dict[str, list[Path]]:
     kinds: dict[str, list[Path]] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in _READABLE and not path.name.startswith("."):
             kinds.setdefault(path.suffix.lower(), []).append(path)
     if not kinds:
         raise UsageError(f"{folder} is a directory without images; give a video or image file")
+    return kinds
+
+
+def _most(kinds: dict[str, list[Path]]) -> tuple[Path, ...]:
     _, files = max((len(files), files) for files in kinds.values())
     return tuple(sorted(files, key=_by_numbers))
+
+
+def _remarks(folder: Path, files: tuple[Path, ...]) -> list[str]:
+    """What of a folder is not in its film, one line each."""
+    lines = []
+    others = sum(map(len, _images_by_kind(folder).values())) - len(files)
+    if others:
+        lines.append(f"{others} images that are not {files[0].suffix.lower()} are left out")
+    gaps = [pair for pair in pairwise(files) if _missing(*pair)]
+    missing = sum(_missing(*pair) for pair in gaps)
+    if 0 < missing <= len(files):  # more: the numbers are dates, or none of a sequence
+        one, two = gaps[0]
+        lines.append(f"{missing} numbers are missing, the first between {one.name} and {two.name}")
+    return lines
+
+
+def _missing(one: Path, two: Path) -> int:
+    """How many numbers lie between two names that differ in one number only."""
+    pairs = zip(_by_numbers(one), _by_numbers(two), strict=False)
+    changed = [(a, b) for (a, word), (b, other) in pairs if (a, word) != (b, other)]
+    if len(changed) != 1 or len(_by_numbers(one)) != len(_by_numbers(two)):
+        return 0
+    return max(0, changed[0][1] - changed[0][0] - 1)
 
 
 def _by_numbers(path: Path) -> list[tuple[int, str]]:
@@ -59,6 +94,7 @@ def folder_info(first: VideoInfo, folder: Path, rate: Fraction) -> VideoInfo:
         seconds=float(len(files) / rate),
         is_image=False,
         solitary=True,
+        guesses=(*first.guesses, *_remarks(folder, files)),
     )
 
 

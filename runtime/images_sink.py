@@ -13,7 +13,7 @@ from pathlib import Path
 from vr_trt.errors import UsageError
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.entry import CHECKED_FRAMES
-from vr_trt.runtime.film import frame_digest
+from vr_trt.runtime.frame_digest import frame_digest
 from vr_trt.runtime.frames import Frame, Join
 from vr_trt.runtime.image_sequence import numbered
 from vr_trt.runtime.journal import Journal, Segment

@@ -19,7 +19,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.frames import Join
 from vr_trt.runtime.publish import sync
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

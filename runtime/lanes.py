@@ -13,13 +13,15 @@ from vr_trt.runtime.stage_trace import Trace
 
 
 class Lanes:
-    """Five streams: upload, pre (pixels to the networks), main, post (back), download."""
+    """Five streams: upload, pre (pixels to the networks), main, post (back), download; and others."""
 
     def __init__(self, device: Device, main: int) -> None:
         """`main` is the sessions' own stream, which stays theirs."""
         self.device, self.main = device, main
         self.upload, self.pre, self.post, self.download = (device.stream() for _ in range(4))
-        self._streams = (self.upload, self.pre, self.main, self.post, self.download)
+        streams = (self.upload, self.pre, self.main, self.post, self.download)
+        names = ("upload", "pre", "main", "post", "download")
+        self._streams = dict(zip(streams, names, strict=True))
         self._trace: DeviceTrace | None = None
         self._tensors: list[DeviceTensor] = []
         self._events: list[int] = []
@@ -33,14 +35,18 @@ class Lanes:
     def follow(self, trace: Trace) -> None:
         """From now on every stream has a row in `trace`, unless they have one already."""
         if self._trace is None:
-            names = ("upload", "pre", "main", "post", "download")
-            rows = dict(zip(self._streams, names, strict=True))
-            self._trace = DeviceTrace(self.device, rows, trace)
+            self._trace = DeviceTrace(self.device, self._streams, trace)
 
     def read_trace(self) -> None:
         """Write down what is done by now."""
         if self._trace is not None:
             self._trace.read()
+
+    def another(self, name: str) -> int:
+        """One more stream."""
+        stream = self.device.stream()
+        self._streams[stream] = name
+        return stream
 
     def tensor(self, sizes: tuple[int, ...], kind: str) -> DeviceTensor:
         """Memory on the device, of any content; MemoryBudgetError where there is no room."""

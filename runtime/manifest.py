@@ -10,11 +10,12 @@ from typing import Any
 from vr_trt.errors import UsageError
 from vr_trt.runtime.pixel_stages import Correction
 from vr_trt.runtime.publish import IMAGE_CODECS
-from vr_trt.runtime.video_codecs import Encoding
+from vr_trt.runtime.video_codecs import Encoding, usual_suffix
 
 _SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"}
-    | {".vob", ".wmv", ".flv", ".3gp", ".mxf", ".ogv", *IMAGE_CODECS}
+    | {".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".mxf", ".ogv", ".divx", ".dv"}
+    | {".m2v", ".mod", ".tod", ".y4m", *IMAGE_CODECS}
 )  # of files in a folder
 
 
@@ -144,7 +145,9 @@ def _job(
     output = values.get("output")
     if output is not None and (not isinstance(output, str) or "\0" in output):
         raise UsageError(f"{where}output cannot be {output!r}")
-    suffix = source.suffix.lower() if source.suffix.lower() in IMAGE_CODECS else ".mp4"
+    suffix = source.suffix.lower()
+    if suffix not in IMAGE_CODECS:
+        suffix = usual_suffix(source, chosen.get("codec", asked.codec))
     if output is not None:
         target = (folder or manifest.parent) / output
     elif folder is not None:

@@ -70,10 +70,21 @@ def is_image_file(container: InputContainer, stream: VideoStream) -> bool:
     return name.endswith("_pipe") or name in _IMAGE_DEMUXERS
 
 
+def is_animated_webp(path: Path) -> bool:
+    """True for the kind of WebP of which FFmpeg decodes nothing."""
+    with path.open("rb") as file:
+        start = file.read(21)
+    return start[8:16] == b"WEBPVP8X" and bool(start[20] & 2)
+
+
 def _check_readable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a directory; give a video or image file")
     if not path.exists():
+        if "%" in path.name or "*" in path.name:
+            raise UsageError(
+                f"{path} does not exist: of numbered images, give the folder, and -r 24"
+            )
         raise UsageError(f"{path} does not exist; check the name")
     if not path.is_file():
         raise UsageError(f"{path} is not a regular file; give a video or image file")

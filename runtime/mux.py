@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.copy_plan import CopyPlan
-from vr_trt.runtime.copy_streams import StreamCopier
+from vr_trt.runtime.copy_streams import FileSource, StreamCopier
 from vr_trt.runtime.encode import OutputSpec, configure
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.journal import Journal
@@ -36,7 +36,8 @@ def check_muxer(target: OutputSpec, source: VideoInfo) -> None:
     """Try the video's header in the container, in memory. UsageError where it does not go."""
     muxer = muxer_of(target.path, target.codec)
     try:
-        with av.open(io.BytesIO(), "w", format=muxer) as trial:
+        options = {"strict": "unofficial"} if muxer == "yuv4mpegpipe" else {}
+        with av.open(io.BytesIO(), "w", format=muxer, options=options) as trial:
             add_video(trial, target, source)
             trial.start_encoding()
     except (av.FFmpegError, ValueError) as error:
@@ -77,7 +78,7 @@ class FilmFile:
         if source.pipe is not None:
             source.pipe.end()
         if (others := source.others) is not None:
-            self._copier = StreamCopier(others, self._output, plan)
+            self._copier = StreamCopier(FileSource(others), self._output, plan)
             self._copier.describe(self._stream)
         self._muxer = muxer
 

@@ -11,7 +11,7 @@ SEED_LIMIT = 2**64
 
 def check_seed(seed: int) -> int:
     """`seed` itself; UsageError unless it is a 64-bit unsigned number."""
-    if not 0 <= seed < SEED_LIMIT:
+    if not isinstance(seed, int) or not 0 <= seed < SEED_LIMIT:
         raise UsageError(f"seed {seed} is out of range: choose one from 0 to {SEED_LIMIT - 1}")
     return seed
 

@@ -98,6 +98,7 @@ class OrtSession:
 
     def __init__(self, plan: Path, options: OrtOptions) -> None:
         onnxruntime.set_default_logger_severity(_SILENT)
+        onnxruntime.disable_telemetry_events()  # what is restored is nobody's business
         _share_arena()
         self._plan = plan
         try:

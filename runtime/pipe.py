@@ -9,7 +9,7 @@ import av
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.media import main_video
-from vr_trt.runtime.pipe_streams import FORMAT, PutAside, Tee
+from vr_trt.runtime.pipe_streams import FORMAT, LIVE_FORMATS, Handed, PutAside, Tee
 
 DASH = Path("-")  # standard input or output
 _STDIN = "pipe:0"
@@ -27,27 +27,42 @@ class Pipe:
                 f"standard input is no video that can be piped ({error.strerror}): send y4m or mkv"
             ) from error
         self.stream = main_video(self.container, DASH)
-        self._aside = PutAside(self.container) if self._has_others() else None
-        source = Tee(self.container, self._aside) if self._aside else self.container
-        self.decoder = Decoder(source, self.stream, DASH)
+        self._others: PutAside | Handed | None = None
+        self._tee = Tee(self.container)
+        self.decoder = Decoder(self._tee, self.stream, DASH)
         self._frames = iter(self.decoder)
         first = next(self._frames, None)
         if first is None:
             raise DamagedInputError("standard input: no picture could be decoded")
         self.first = first
 
-    def _has_others(self) -> bool:
-        return self.container.format.name == FORMAT and len(self.container.streams) > 1
+    def carries(self, live: bool) -> bool:
+        """Whether the other streams can be copied; `live`: to standard output, not into a file."""
+        formats = LIVE_FORMATS if live else (FORMAT,)
+        return self.container.format.name in formats and len(self.container.streams) > 1
 
     @property
     def others(self) -> Path | None:
         """A file with all streams but the video, as far as they were read; None where none are."""
-        return self._aside.path if self._aside else None
+        return self._others.path if isinstance(self._others, PutAside) else None
+
+    def put_aside(self) -> None:
+        """Keep the other streams in a file, from now on. UsageError where that fails."""
+        self._others = PutAside(self.container)
+        self._tee.give_to(self._others.add)
+
+    def hand_on(self) -> Handed:
+        """Give the other streams' packets to who writes, from now on."""
+        self._others = Handed(self.container)
+        self._tee.give_to(self._others.add)
+        return self._others
 
     def end(self) -> None:
-        """The film has been read: that file is complete."""
-        if self._aside:
-            self._aside.end()
+        """The film has been read: no more packets come."""
+        if self._others:
+            self._others.end()
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
+        if self._others is None:
+            self._tee.give_to(None)
         return chain([self.first], self._frames)

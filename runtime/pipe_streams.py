@@ -1,10 +1,11 @@
-"""The other streams of a film that comes through a pipe, put aside until its output is joined.
+"""The other streams of a film that comes through a pipe: they cannot be read again.
 
-They come between the pictures and cannot be read again, so they go into a temporary Matroska file,
-from which they are copied as from any input. Its video stream is empty: the pictures go their way.
+For a file they are put aside until it is joined, in a temporary Matroska file, from which they are
+copied as from any input; its video stream is empty. To standard output they are handed on at once.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
 from typing import Any
@@ -19,6 +20,7 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.media import url_of
 
 FORMAT = "matroska,webm"  # the one whose streams fit into the file whatever they are
+LIVE_FORMATS = (FORMAT, "mov,mp4,m4a,3gp,3g2,mj2")  # their headers say all about their streams
 
 
 class PutAside:
@@ -65,11 +67,19 @@ class PutAside:
 
 
 class Tee:
-    """An input whose video is read, while everything else is put aside."""
+    """An input whose video is read, while everything else goes where `give_to` says."""
 
-    def __init__(self, source: InputContainer, aside: PutAside) -> None:
+    def __init__(self, source: InputContainer) -> None:
         self._source = source
-        self._aside = aside
+        self._early: list[Packet[Any]] = []  # read before that was said
+        self._take: Callable[[Packet[Any]], None] = self._early.append
+
+    def give_to(self, take: "Callable[[Packet[Any]], None] | None") -> None:
+        """Give every packet, those read before as well, to `take`; None drops them."""
+        early, self._early = self._early, []
+        self._take = take or (lambda packet: None)
+        for packet in early:
+            self._take(packet)
 
     def demux(self, video: VideoStream) -> "Iterator[Packet[Any]]":
         """Packets of the video."""
@@ -77,7 +87,39 @@ class Tee:
             if packet.stream_index == video.index:
                 yield packet
             elif packet.size:
-                self._aside.add(packet)
+                self._take(packet)
+
+
+class Handed:
+    """Packets on their way from the thread that reads to the one that writes; a source of copies."""
+
+    def __init__(self, container: InputContainer) -> None:
+        self.container = container
+        self._packets: deque[Packet[Any]] = deque()
+        self._ended = False
+
+    def add(self, packet: "Packet[Any]") -> None:
+        """One more packet has been read."""
+        self._packets.append(packet)
+
+    def end(self) -> None:
+        """No more packets come."""
+        self._ended = True
+
+    def demux(self, wanted: list[Stream]) -> "Iterator[Packet[Any] | None]":
+        """Packets of those streams; None where the next one has not been read yet."""
+        indices = {stream.index for stream in wanted}
+        while self._packets or not self._ended:
+            packet = self._packets.popleft() if self._packets else None
+            if packet is None or packet.stream_index in indices:
+                yield packet
+
+    def pictures(self, indices: tuple[int, ...]) -> "dict[int, Packet[Any]]":
+        """Cover art, by its stream: it comes before everything else."""
+        return {p.stream_index: p for p in self._packets if p.stream_index in indices}
+
+    def close(self) -> None:
+        """The reader closes the container."""
 
 
 def _refused(error: Exception) -> UsageError:

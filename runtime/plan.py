@@ -8,7 +8,7 @@ from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
-from vr_trt.runtime.device_memory import Rings, on_one_gpu, planned_sizes
+from vr_trt.runtime.device_memory import ACROSS_THE_HOST, CardWay, Rings, on_one_gpu, planned_sizes
 from vr_trt.runtime.frames import PixelFormat, VideoInfo
 from vr_trt.runtime.memory import MIB, Law, Load, peak_bytes
 from vr_trt.runtime.pipeline import QUEUE_FRAMES
@@ -35,6 +35,7 @@ class Plan:
     peak_bytes: int | None  # None where the model has no law
     available_bytes: int | None
     codecs: tuple[str, ...] = ()  # who decodes and encodes, a line each
+    on_card: CardWay = ACROSS_THE_HOST  # what stays in the card's memory between codecs and loop
 
     @property
     def fits(self) -> bool:
@@ -76,6 +77,16 @@ def make_plan(
         peak_bytes=None if law is None else peak_bytes(law, _load(source, profile, sizes, pixel)),
         available_bytes=available_bytes(),
     )
+
+
+def with_card_way(plan: Plan, way: CardWay, output: PixelFormat) -> Plan:
+    """The plan of a run whose codecs share frames with the loop that way."""
+    rings = _rings(plan.serving, plan.profile, plan.source, output, way) if plan.rings else None
+    serving = plan.serving
+    if rings and plan.rings and serving.card:
+        more = rings.device - plan.rings.device
+        serving = replace(serving, card=serving.card.with_more(more))
+    return replace(plan, rings=rings, serving=serving, on_card=way)
 
 
 def check_memory(plan: Plan, law: Law | None) -> None:
@@ -125,7 +136,11 @@ def _windows(latents: int | None, profile: Profile) -> int | None:
 
 
 def _rings(
-    serving: Serving, profile: Profile, source: VideoInfo, pixel: PixelFormat
+    serving: Serving,
+    profile: Profile,
+    source: VideoInfo,
+    pixel: PixelFormat,
+    way: CardWay = ACROSS_THE_HOST,
 ) -> Rings | None:
     """What a run on one GPU holds between its stages."""
     if not on_one_gpu(serving.selection):
@@ -133,7 +148,7 @@ def _rings(
     sizes = serving.canvas
     came = Picture(width=source.width, height=source.height, pixel=source.pixel)
     goes = Picture(width=sizes.out_w, height=sizes.out_h, pixel=pixel)
-    return planned_sizes(serving.selection, profile, came, goes).rings
+    return planned_sizes(serving.selection, profile, came, goes, way).rings
 
 
 def _load(source: VideoInfo, profile: Profile, sizes: Canvas, pixel: PixelFormat) -> Load:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from vr_trt.runtime.device_tensor import DevicePart, DeviceTensor
 from vr_trt.runtime.frames import PixelFormat, Plane
 from vr_trt.runtime.planes import Planes
+from vr_trt.runtime.region import Grid
 
 ALIGNMENT = 256  # bytes: an engine's tensor must begin at such an address
 
@@ -39,6 +40,14 @@ class PlaneLayout:
         """y, u and v, [1, rows, columns] each, in memory of `bytes` bytes."""
         places = zip("yuv", self.offsets, self.shapes, strict=True)
         return {name: memory.part(at, (1, *shape), self.kind) for name, at, shape in places}
+
+    def grids(self, memory: DeviceTensor) -> dict[str, Grid]:
+        """The same places as code values in rows and columns."""
+        places = zip("yuv", self.offsets, self.shapes, strict=True)
+        return {
+            name: Grid(memory.address + at, self.kind, rows, columns, columns)
+            for name, at, (rows, columns) in places
+        }
 
     def put(self, planes: Planes, memory: NDArray[np.uint8]) -> None:
         """The planes into the host's memory."""

@@ -12,9 +12,9 @@ from av.video.stream import VideoStream
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.frames import UNSPECIFIED, Matrix, PixelFormat, VideoInfo
-from vr_trt.runtime.hdr import dynamic_metadata, read_hdr
+from vr_trt.runtime.hdr import dynamic_metadata, is_dolby_vision_alone, read_hdr
 from vr_trt.runtime.image_sequence import folder_info, image_files
-from vr_trt.runtime.media import is_image_file, main_video, open_input
+from vr_trt.runtime.media import is_animated_webp, is_image_file, main_video, open_input
 from vr_trt.runtime.orientation import orientation
 from vr_trt.runtime.packing import Packing, nearest_planar, packing_of
 from vr_trt.runtime.pipe import DASH, Pipe
@@ -44,8 +44,13 @@ def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
         decoder = Decoder(container, stream, path)
         frame = next(iter(decoder), None)
         if frame is None:
+            if is_animated_webp(path):
+                raise UsageError(f"{path} is an animated WebP, which cannot be read: make it a GIF")
             raise DamagedInputError(f"{path}: no picture could be decoded; get a complete copy")
-        return _Facts(path, container, stream, frame).info()
+        facts = _Facts(path, container, stream, frame)
+        if rate is not None:
+            facts.guesses.append("--rate is for folders of images: this file has its own times")
+        return facts.info()
 
 
 @dataclass
@@ -93,6 +98,11 @@ class _Facts:
 
     def _pixel(self, image: bool, rotation: int, mirrored: bool) -> PixelFormat:
         frame, name = self.frame, self.frame.format.name
+        if is_dolby_vision_alone(frame):
+            raise UsageError(
+                f"{self.path} is Dolby Vision without a base layer for other players (profile 5): "
+                "its colours cannot be read; convert it to HDR10 first"
+            )
         packing = self._packing(name)
         size = (frame.width, frame.height)
         matrix = self._matrix(packing, size, image)
@@ -115,13 +125,14 @@ class _Facts:
     def _matrix(self, packing: Packing, size: tuple[int, int], image: bool) -> Matrix:
         if packing.layout == "rgb":
             return "rgb"
-        matrix, note = read_matrix(self.frame.colorspace, size, image)
+        grey = packing.layout == "gray"  # it looks the same whatever the matrix, PNG's says "RGB"
+        matrix, note = read_matrix(UNSPECIFIED if grey else self.frame.colorspace, size, image)
         if matrix is None:
             raise UsageError(
                 f"{self.path}: its colour matrix (H.273 code {self.frame.colorspace}) is not "
                 "supported; convert it to BT.709 first"
             )
-        if packing.layout == "yuv":  # grey looks the same whatever the matrix
+        if not grey:
             self._note(note)
         return matrix
 

@@ -43,13 +43,7 @@ def check_target(path: Path, source: Path, overwrite: bool) -> None:
     """Raise UsageError, saying what to do, if a file of that name cannot or must not be written."""
     if path.name == "-":
         return  # standard output
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory; give the name of a file in it")
-    if path.suffix.lower() not in VIDEO_MUXERS | IMAGE_CODECS:
-        raise UsageError(
-            f"{path}: an output ends in {', '.join(VIDEO_MUXERS)} for video or in "
-            f"{', '.join(IMAGE_CODECS)} for an image"
-        )
+    check_name(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a directory; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -59,6 +53,17 @@ def check_target(path: Path, source: Path, overwrite: bool) -> None:
             raise UsageError(f"{path} would replace the input; give another name")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; allow overwriting or give another name")
+
+
+def check_name(path: Path) -> None:
+    """UsageError for a name that no output can have."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; give the name of a file in it")
+    if path.suffix.lower() not in VIDEO_MUXERS | IMAGE_CODECS:
+        raise UsageError(
+            f"{path}: an output ends in {', '.join(VIDEO_MUXERS)} for video or in "
+            f"{', '.join(IMAGE_CODECS)} for an image"
+        )
 
 
 def partial_path(path: Path) -> Path:

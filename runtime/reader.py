@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import av
 from av.container import InputContainer
@@ -20,6 +20,9 @@ from vr_trt.runtime.media import main_video, open_input
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
 from vr_trt.runtime.planes import Planes, take_planes, turn_planes
 from vr_trt.runtime.probe import probe
+
+if TYPE_CHECKING:
+    from vr_trt.runtime.device_decoded import DecodedPicture, DecodedPictures
 
 __all__ = ["Reader", "probe"]
 
@@ -39,11 +42,19 @@ class Reader:
     UsageError where the picture changes its size.
     """
 
-    def __init__(self, path: Path, info: VideoInfo | None = None, start: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        info: VideoInfo | None = None,
+        start: int | None = None,
+        on_card: "DecodedPictures | None" = None,
+    ) -> None:
         """`start`: pts of the first frame that is wanted, where `can_seek`; SeekMissed if it fails.
 
         Frames that look before it, within its group of pictures, are decoded and dropped.
+        `on_card`: NVDEC's frames stay where they are, for the loop that gave it.
         """
+        self._on_card = on_card
         self.info = info if info is not None else probe(path)
         self._path = path
         self._container: InputContainer | None = None
@@ -57,7 +68,7 @@ class Reader:
         else:
             self._container = open_input(path)
             stream = main_video(self._container, path)
-            context = nvdec_context(stream) if self.info.nvdec else None
+            context = nvdec_context(stream, on_card is not None) if self.info.nvdec else None
             self._frames = self._decoder = decoder = Decoder(self._container, stream, path, context)
             if self._container.format.name in _DECODING_TIMES_ONLY:
                 self._frames = shown_as_decoded(decoder, decoder)
@@ -96,7 +107,10 @@ class Reader:
         if self._corrupt:
             lines.append(f"{self._corrupt} damaged frames were restored as they are")
         if self._interlaced:
-            lines.append(f"{self._interlaced} interlaced frames were restored as they are")
+            lines.append(
+                f"{self._interlaced} interlaced frames were restored as they are: "
+                "--deinterlace field or frame takes them apart"
+            )
         if self._clock.repaired:
             lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
         if self._clock.short_by is not None:
@@ -118,9 +132,9 @@ class Reader:
             pts = self._clock.pts(decoded)
             if held is not None:
                 shown, pts = self._clock.in_order(before, held.pts, pts)
-                yield Frame(held.planes, shown, pts - shown)
+                yield Frame(held.content, shown, pts - shown)
                 before = shown
-            held = Frame(self._planes(decoded), pts, decoded.duration or self._clock.step)
+            held = Frame(self._content(decoded), pts, decoded.duration or self._clock.step)
         if held is None:
             raise DamagedInputError(
                 f"{self._path}: no picture could be decoded; get a complete copy"
@@ -128,28 +142,46 @@ class Reader:
         self._clock.ended(held)
         yield held
 
-    def _planes(self, decoded: av.VideoFrame) -> Planes:
-        """The frame's planes, upright, in the pixel format and size that probing announced."""
-        pixel, turned = self.info.pixel, self.info.rotation % 180
-        stored = (self.info.width, self.info.height)[:: -1 if turned else 1]
+    def _content(self, decoded: av.VideoFrame) -> "Planes | DecodedPicture":
+        """The upright picture, where it is to be."""
+        stored = (self.info.width, self.info.height)[:: -1 if self.info.rotation % 180 else 1]
         if (decoded.width, decoded.height) != stored:
-            raise UsageError(
-                f"{self._path}: the picture changes from {stored[0]}x{stored[1]} to "
-                f"{decoded.width}x{decoded.height}; cut the file there"
+            raise self._changed(
+                decoded, f"{stored[0]}x{stored[1]}", f"{decoded.width}x{decoded.height}"
             )
+        if self._on_card is None:
+            return self._planes(decoded)
+        there = decoded.sw_format or decoded.format
+        to_host = lambda: self._planes(decoded.reformat(format=there.name))
+        return self._on_card.take(decoded, to_host)
+
+    def _planes(self, decoded: av.VideoFrame) -> Planes:
+        """The frame's planes, upright, in the pixel format that probing announced."""
+        pixel, turned = self.info.pixel, self.info.rotation % 180
         name = decoded.format.name
         packing = packing_of(name) or packing_of(nearest_planar(name))
         assert packing is not None, f"no arrangement for {name}"
         chroma = pixel.chroma[::-1] if turned else pixel.chroma
         if (packing.layout, packing.bits, packing.chroma) != (pixel.layout, pixel.bits, chroma):
-            if packing.layout != pixel.layout:
-                raise UsageError(
-                    f"{self._path}: the picture changes from {pixel.layout} to {packing.layout}; "
-                    "cut the file there"
-                )
-            wanted = planar_name(pixel.layout, pixel.bits, chroma)
+            greyed = (packing.layout, pixel.layout) == ("gray", "rgb") and self.info.images
+            if packing.layout != pixel.layout and not greyed:
+                raise self._changed(decoded, pixel.layout, packing.layout)
+            wanted = planar_name(packing.layout, pixel.bits, chroma)
             decoded = decoded.reformat(format=wanted, threads=1)
+            if greyed:  # a scanner's grey page among coloured ones
+                luma = take_planes(decoded)[0]
+                return turn_planes((luma, luma, luma), self.info.rotation, self.info.mirrored)
         return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
+
+    def _changed(self, decoded: av.VideoFrame, before: str, now: str) -> UsageError:
+        """What to say where the picture is not what it was at the start any more."""
+        if self.info.images and decoded.pts is not None:
+            name = self.info.images[decoded.pts]
+            return UsageError(f"{name} is {now}, the first image {before}: make them alike")
+        at = "" if decoded.time is None else f" at {decoded.time:.2f} s"
+        return UsageError(
+            f"{self._path}: the picture changes from {before} to {now}{at}; cut it there"
+        )
 
 
 def can_seek(info: VideoInfo) -> bool:

@@ -25,7 +25,7 @@ from vr_trt.runtime.publish import is_image_path
 from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.vae_stream import latents_per_step
-from vr_trt.runtime.video_codecs import Encoding
+from vr_trt.runtime.video_codecs import Encoding, usual_suffix
 from vr_trt.runtime.writer import OutputSpec
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Recipe:
             step_latents=lambda: latents_per_step(model, self.profile.latents_per_step),
             cancel=cancel,
             profile=self.profile,
+            decoded=None if loop is None else loop.on_card.decoded,
         )
 
     def finish(self) -> None:
@@ -123,17 +124,21 @@ class Recipe:
         )
 
     def _open_loop(self, plan: Plan, model: Model, way: PixelWay) -> "DeviceStages | None":
-        """The stages on one GPU, where all of them can be; not for a picture, which has its own."""
-        if plan.frames == 1 or not on_one_gpu(plan.serving.selection):
+        """The stages on one GPU, where all of them can be; not for a picture, which has its own.
+
+        Not either where `_pixels` said why the pixels' stages cannot.
+        """
+        if plan.frames == 1 or self.notes or not on_one_gpu(plan.serving.selection):
             return None
         from vr_trt.runtime.device_loop import device_stages
 
         try:
-            return device_stages(model, way, self.profile, self.seed)
+            return device_stages(model, way, self.profile, self.seed, plan.on_card)
         except ModelError as error:
-            self.notes.append(
-                f"the pixels' stages run on the CPU, which the GPU waits for: {error}"
-            )
+            what = "the pixels' stages run on the CPU, which the GPU waits for"
+            if model.backend == "triton":  # whose kernels were opened for the host as well
+                what = "the host feeds the GPU's stages one by one, and waits for each"
+            self.notes.append(f"{what}: {error}")
             return None
 
     def facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
@@ -162,11 +167,15 @@ class Recipe:
         }
 
 
-def default_output(info: VideoInfo) -> Path:
-    """Beside the input: name.restored.mp4, or .png for an image. UsageError for standard input."""
+def default_output(info: VideoInfo, encoding: Encoding) -> Path:
+    """Beside the input: name.restored.mp4 (or as the input's), .png for an image.
+
+    UsageError for standard input.
+    """
     if info.pipe is not None:
         raise UsageError("standard input has no name: say where to write with -o")
-    return info.path.with_name(f"{info.path.stem}.restored{'.png' if info.is_image else '.mp4'}")
+    suffix = ".png" if info.is_image else usual_suffix(info.path, encoding.codec)
+    return info.path.with_name(f"{info.path.stem}.restored{suffix}")
 
 
 def output_spec(
@@ -182,7 +191,7 @@ def output_spec(
             path=path, width=sizes.out_w, height=sizes.out_h, pixel=plan.pixel, overwrite=overwrite
         )
         return spec, ""
-    codec = encoding.codec_for(path)
+    codec = encoding.codec_for(path, plan.pixel.transfer)
     pixel = video_pixel(plan.pixel, codec, encoding.bits)
     coder, line = choose_encoder(encoding.encoder, codec, pixel)
     spec = OutputSpec(
@@ -202,8 +211,23 @@ def output_spec(
 
 def with_codecs(plan: Plan, path: Path, decoded: str) -> Plan:
     """The plan, and who would decode and encode; `decoded`: why NVDEC does not, or nothing."""
-    lines = ["decoded by NVDEC" if plan.source.nvdec else decoded or "decoded on the CPU"]
+    spec, line = None, ""
     if not is_image_path(path):
         spec, line = output_spec(plan, path, Encoding(), overwrite=False)
-        lines.append(line or f"encoded by {spec.coder.encoder}")
-    return replace(plan, codecs=tuple(lines))
+        plan = with_card(plan, spec)
+    way = plan.on_card
+    stays = "; its frames stay on the card" if way.decoded else ""
+    lines = [f"decoded by NVDEC{stays}" if plan.source.nvdec else decoded or "decoded on the CPU"]
+    if spec is not None:
+        there = "" if way.holds is None else ", from the card's memory"
+        lines.append(line or f"encoded by {spec.coder.encoder}{there}")
+    return replace(plan, codecs=(*lines, *way.lines))
+
+
+def with_card(plan: Plan, spec: OutputSpec) -> Plan:
+    """The plan with the codecs that hand frames over in the card's memory, where they can."""
+    if not (plan.source.nvdec or spec.nvenc):
+        return plan
+    from vr_trt.runtime.card_trials import choose_card_way
+
+    return choose_card_way(plan, spec)

@@ -1,7 +1,7 @@
-"""A part of a device's memory: rows of equal length, evenly apart."""
+"""Parts of a device's memory: rows of equal length, and the code values of a plane."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 
@@ -36,3 +36,48 @@ def frames(
     frame = height * width
     start = address + part.start * frame * item_bytes
     return Region(start, kind, channels, len(part) * frame, count * frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Code values of a plane, wherever they lie: items evenly apart in both directions."""
+
+    address: int  # of the first row's first item
+    kind: str  # uint8 or uint16
+    rows: int
+    columns: int
+    row_step: int  # items from one row to the next; may be negative, as the next
+    column_step: int = 1
+
+    def turned(self, rotation: int, mirrored: bool) -> "Grid":
+        """As it is to be looked at: `rotation` degrees clockwise, then left and right exchanged."""
+        grid = self
+        for _ in range(rotation // 90):
+            grid = Grid(
+                grid._at(grid.rows - 1, 0),
+                grid.kind,
+                rows=grid.columns,
+                columns=grid.rows,
+                row_step=grid.column_step,
+                column_step=-grid.row_step,
+            )
+        if mirrored:
+            start = grid._at(0, grid.columns - 1)
+            grid = replace(grid, address=start, column_step=-grid.column_step)
+        return grid
+
+    def _at(self, row: int, column: int) -> int:
+        items = row * self.row_step + column * self.column_step
+        return self.address + items * (1 if self.kind == "uint8" else 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """Which pixels stand for each cell of a grid of cells; indices in int32 on a device."""
+
+    rows: int  # address of [row_cells, row_samples]
+    columns: int  # address of [column_cells, column_samples]
+    row_cells: int
+    row_samples: int
+    column_cells: int
+    column_samples: int

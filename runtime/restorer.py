@@ -28,7 +28,7 @@ from vr_trt.runtime.pipeline import Progress, Timing
 from vr_trt.runtime.pixel_stages import Correction, Picture, PixelStages
 from vr_trt.runtime.plan import Plan, check_memory
 from vr_trt.runtime.reader import probe
-from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_codecs
+from vr_trt.runtime.recipe import Recipe, default_output, output_spec, with_card, with_codecs
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.run_report import write_report
 from vr_trt.runtime.serving import Wanted
@@ -115,7 +115,9 @@ class Restorer:
         """What `restore` would do; `rate` is that of a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
-        target = Path(output or default_output(info))
+        if info.interlaced:
+            info = replace(info, guesses=(*info.guesses, "interlaced: a run needs --deinterlace"))
+        target = Path(output or default_output(info, Encoding()))
         return with_codecs(self._recipe.plan(replace(info, nvdec=nvdec), target), target, decoded)
 
     def restore(
@@ -133,11 +135,13 @@ class Restorer:
         """
         options = options or RunOptions()
         encoding = encoding or Encoding()
-        source, target, decoded = self._source(input, output, options)
+        source, target, decoded = self._source(input, output, encoding, options)
         kept = kept_threads(target) if options.resume else 0
         threads = kept or self._threads
         self._recipe.use_threads(threads)
         plan, spec, encoded = self._laid_out(source, target, encoding, options)
+        if not options.spread:  # what several workers decode is compared, whole frames of it
+            plan = with_card(plan, spec)
         check_memory(plan, self._recipe.networks.law)
         facts = self._recipe.facts(plan.serving, source, spec)
         run: FilmRun
@@ -169,6 +173,7 @@ class Restorer:
             warnings=(
                 *plan.serving.remarks,
                 *filter(None, (decoded, encoded)),
+                *plan.on_card.lines,
                 *self._recipe.notes,
                 *done.warnings,
                 *_threads_note(self._threads, kept),
@@ -189,8 +194,9 @@ class Restorer:
     ) -> dict[str, Any]:
         """What would decide the result of `restore`: while it is the same, so is the file."""
         options = options or RunOptions()
-        source, target, _ = self._source(input, output, options)
-        plan, spec, _ = self._laid_out(source, target, encoding or Encoding(), options)
+        encoding = encoding or Encoding()
+        source, target, _ = self._source(input, output, encoding, options)
+        plan, spec, _ = self._laid_out(source, target, encoding, options)
         facts = self._recipe.facts(plan.serving, source, spec)
         return FilmRun(source, spec, options, facts, plan.frames).facts
 
@@ -214,13 +220,13 @@ class Restorer:
         return [_picture(frame) for frame in shot.finish()]
 
     def _source(
-        self, input: str | Path, output: str | Path | None, options: RunOptions
+        self, input: str | Path, output: str | Path | None, encoding: Encoding, options: RunOptions
     ) -> tuple[VideoInfo, Path, str]:
         """What the input is, where the output goes, and a line on who decodes, or nothing."""
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         nvdec, line = choose_decoder(options.decoder, info)
-        target = Path(output) if output is not None else default_output(info)
+        target = Path(output) if output is not None else default_output(info, encoding)
         return replace(info, nvdec=nvdec), target, line
 
     def _laid_out(
@@ -265,6 +271,10 @@ def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
 
 
 def _checked(picture: Pictures) -> Pictures:
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is an array [H, W, 3] in uint8, not of {type(picture).__name__}"
+        )
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise UsageError(
             f"a picture is [H, W, 3] RGB in uint8, not {list(picture.shape)} in {picture.dtype}"

@@ -20,7 +20,7 @@ class RunOptions:
     until: str = ""  # HH:MM by the clock on the wall, when to stop; never if empty
     cuts: str = "auto"  # where shots begin: auto, none, or the name of a list
     rate: str = ""  # frames a second of a folder of images
-    deinterlace: str | None = None  # frame, field, off; None refuses interlaced input
+    deinterlace: str | None = None  # see runtime/deinterlace.py; None refuses interlaced input
     decoder: str = "auto"  # auto, nvdec, software: see runtime/gpu_codecs.py
     trace: Path | None = None  # where to write a trace of every stage's calls
     report: Path | None = None  # where to write what the run did, as JSON

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,22 +31,50 @@ _FLAT = 16  # variance, levels squared, below which there is nothing to correlat
 Thumbnail = NDArray[np.int32]  # [36, 64] levels of 255; smaller where the picture is
 
 
+@runtime_checkable
+class CellsOnCard(Protocol):
+    """A picture on a card, of whose luma the sums over cells can be had alone."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the luma."""
+
+    def cell_sums(self) -> NDArray[np.int32]:
+        """[rows, columns]: sums over `picks` of both sides; waits for the GPU."""
+
+
 def thumbnail(frame: Frame, pixel: PixelFormat) -> Thumbnail:
-    """Mean levels of the cells of a grid over the luma, [rows, columns] in 0..255."""
-    planes = frame.planes[:3] if pixel.layout == "rgb" else frame.planes[:1]
-    cells = sum(_cells(plane) for plane in planes) // len(planes)
+    """Mean levels of the cells of a grid over the luma, [rows, columns] in 0..255.
+
+    Of a frame on a card the cells' sums alone come to the host: the same to the bit.
+    """
+    if isinstance(frame.content, CellsOnCard):
+        cells = frame.content.cell_sums() // _samples_a_cell(frame.content.shape)
+    else:
+        planes = frame.planes[:3] if pixel.layout == "rgb" else frame.planes[:1]
+        cells = sum(_cells(plane) for plane in planes) // len(planes)
     return np.asarray(cells >> (pixel.bits - 8), np.int32)
 
 
 def _cells(plane: NDArray[np.integer]) -> NDArray[np.int64]:
-    rows, columns = (_picks(length, cells) for length, cells in zip(plane.shape, GRID, strict=True))
+    rows, columns = picks(plane.shape)
     picked = plane[np.ix_(rows.reshape(-1), columns.reshape(-1))].astype(np.int64)
     split = picked.reshape(*rows.shape, *columns.shape)
     return split.sum(axis=(1, 3)) // (rows.shape[1] * columns.shape[1])
 
 
+def picks(shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices [cells, samples] of the rows and of the columns that stand for the cells."""
+    rows, columns = (_picks(length, cells) for length, cells in zip(shape, GRID, strict=True))
+    return rows, columns
+
+
+def _samples_a_cell(shape: tuple[int, int]) -> int:
+    rows, columns = picks(shape)
+    return rows.shape[1] * columns.shape[1]
+
+
 def _picks(length: int, cells: int) -> NDArray[np.int64]:
-    """Indices [cells, samples] of the pixels that stand for each cell."""
     cells = min(cells, length)
     samples = max(1, min(_SAMPLES, length // cells))
     at = np.arange(cells * samples, dtype=np.int64)

@@ -7,7 +7,7 @@ from typing import Protocol
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.encode import OutputSpec, SegmentEncoder, check_format
 from vr_trt.runtime.entry import CHECKED_FRAMES
-from vr_trt.runtime.film import frame_digest
+from vr_trt.runtime.frame_digest import frame_digest
 from vr_trt.runtime.frames import Frame, Join, VideoInfo
 from vr_trt.runtime.journal import Segment
 from vr_trt.runtime.packet_file import PacketWriter, StoredPacket
@@ -103,6 +103,7 @@ class SegmentSink:
         """Drop the segment that is not complete."""
         if self._segment is not None:
             segment, self._segment = self._segment, None
+            segment.encoder.close()
             segment.file.discard()
 
     def _close(self, following: Join | None) -> None:

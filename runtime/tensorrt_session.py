@@ -91,6 +91,9 @@ class TensorRtSession:
 
     on_device = True
     capturable = True
+    places: Mapping[str, DeviceTensor] = MappingProxyType(
+        {}
+    )  # it reads and writes where it is told
 
     def __init__(self, plan: Path, gpu: Gpu) -> None:
         """Reads `plan`. ModelError for one of another library or GPU, MemoryBudgetError."""

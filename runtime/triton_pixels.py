@@ -4,7 +4,8 @@ A session has the inputs of the pixel graph of its kind. Those that depend on th
 given when it is opened, and again with every call if the caller likes; others are refused then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,11 @@ class TritonPixels:
     def __init__(self, session: TritonSession, fixed: Fixed, name: str) -> None:
         self._session, self._name = session, name
         self._fixed = {key: np.ascontiguousarray(value) for key, value in fixed.items()}
+
+    @property
+    def session(self) -> TritonSession:
+        """The stage by itself: its inputs are those that change from call to call."""
+        return self._session
 
     @property
     def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -81,7 +87,9 @@ def open_to_model(
     work: PixelWork,
 ) -> TritonPixels:
     """Planes to the networks' x; ModelError for tables that do not fit."""
-    return TritonPixels(TritonSession(ToModelStage(fixed, work), "to_model"), fixed, "to_model")
+    with _refusals("to_model"):
+        stage = ToModelStage(fixed, work)
+    return TritonPixels(TritonSession(stage, "to_model"), fixed, "to_model")
 
 
 def open_to_video(
@@ -92,25 +100,36 @@ def open_to_video(
     detail: Sequence[float] = PUBLISHED_DETAIL,
 ) -> TritonPixels:
     """The networks' x to planes, colours corrected; ModelError for tables that do not fit."""
-    stage = ToVideoStage(fixed, work, correction, padded, detail)
+    with _refusals("to_video"):
+        stage = ToVideoStage(fixed, work, correction, padded, detail)
     return TritonPixels(TritonSession(stage, "to_video"), fixed, "to_video")
 
 
 def open_way(way: PixelWay, device: str = "cuda") -> tuple[TritonPixels, TritonPixels]:
     """to_model and to_video of a film, a frame a call; ModelError for tables that do not fit."""
-    source, target = way.source.pixel.bits, way.target.pixel.bits
+    return open_way_in(way, device), open_way_out(way, device)
+
+
+def open_way_in(way: PixelWay, device: str = "cuda") -> TritonPixels:
+    """The first of them alone."""
+    work = pixel_work(1, way.source.pixel.bits, device=device)
+    return open_to_model(to_model_inputs(way.source, way.canvas), work)
+
+
+def open_way_out(way: PixelWay, device: str = "cuda") -> TritonPixels:
+    """The second."""
+    work = pixel_work(1, way.target.pixel.bits, device=device)
     padded = way.canvas.padded_h, way.canvas.padded_w
-    to_model = open_to_model(
-        to_model_inputs(way.source, way.canvas), pixel_work(1, source, device=device)
-    )
-    to_video = open_to_video(
-        to_video_inputs(way.target),
-        pixel_work(1, target, device=device),
-        way.correction,
-        padded,
-        way.detail,
-    )
-    return to_model, to_video
+    return open_to_video(to_video_inputs(way.target), work, way.correction, padded, way.detail)
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """What a kernel's tables say of a video that it cannot serve, as an error of ours."""
+    try:
+        yield
+    except ValueError as error:
+        raise ModelError(f"no kernel of {name} serves this video: {error}") from None
 
 
 def _same(value: Array | Tensor, wanted: NDArray[Any]) -> bool:

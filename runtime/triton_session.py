@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from triton import TritonError
 
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_stages import Shared, open_stage
@@ -19,6 +21,7 @@ from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
 from vr_trt.runtime.session import Array, Tensor
 
 _LEFT = "next."  # how the names of states begin that a call leaves
+_LONGEST = 300  # letters of another's words in a message
 _WARM_UPS = 2  # runs before the capture: kernels are compiled, libraries allocate
 
 
@@ -50,15 +53,20 @@ class TritonSession:
 
     on_device = True
 
-    def __init__(self, stage: StaticStage, name: str) -> None:
-        """Captures the stage; MemoryBudgetError where it does not fit."""
-        self._stage, self._name = stage, name
+    def __init__(
+        self, stage: StaticStage, name: str, stream: torch.cuda.Stream | None = None
+    ) -> None:
+        """Captures the stage; MemoryBudgetError where it does not fit.
+
+        `stream`: where it runs unless said otherwise; None: on PyTorch's current one.
+        """
+        self._stage, self._name, self._own_stream = stage, name, stream
         self._inputs = dict(stage.inputs)
         self._device = next(iter(self._inputs.values())).device
         self._bound: dict[str, Array | Tensor] = {}
         self._cancelled = False
         self._on_gpu = self._device.type == "cuda"
-        self._graph = self._captured() if self._on_gpu else None
+        self._graph = self._opened() if self._on_gpu else None
 
     @property
     def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
@@ -67,6 +75,16 @@ class TritonSession:
     @property
     def outputs(self) -> Sequence[str]:
         return tuple(self._stage.outputs)
+
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Inputs and outputs by name, where they lie: always in the same places."""
+        return MappingProxyType({**self._inputs, **self._stage.outputs})
+
+    @property
+    def own_stream(self) -> torch.cuda.Stream | None:
+        """Where it runs unless said otherwise."""
+        return self._own_stream
 
     def bind(self, name: str, value: Array | Tensor) -> None:
         if name not in self._inputs:
@@ -96,8 +114,27 @@ class TritonSession:
             raise InterruptedRun(f"{self._name} was stopped")
         return {name: DeviceTensor(value, done) for name, value in kept.items()}
 
+    def replay(self, stream: int) -> None:
+        """Make the outputs of what lies in the inputs, in order with `stream`; nothing is waited for.
+
+        What lies there is lost with the next call of a stage with which memory is shared.
+        """
+        with self._on(stream):
+            self._run()
+
     def cancel(self) -> None:
         self._cancelled = True
+
+    def _opened(self) -> torch.cuda.CUDAGraph:
+        """`_captured`; ModelError for what compilers, Triton and PyTorch say on a stage's first run."""
+        try:
+            return self._captured()
+        except (RuntimeError, TritonError, CalledProcessError) as error:
+            said = " ".join(str(error).split())[:_LONGEST]
+            raise ModelError(
+                f"{self._name} does not start on the GPU ({said}): see vr-trt doctor, or choose "
+                "another --backend"
+            ) from None
 
     def _put(self, place: torch.Tensor, value: Array | Tensor) -> None:
         """Copy a bound value to where the stage reads it, unless it lies there."""
@@ -120,19 +157,25 @@ class TritonSession:
             self._graph.replay()
 
     def _on(self, stream: int | None) -> AbstractContextManager[object]:
-        if stream is None or not self._on_gpu:
+        if not self._on_gpu:
             return nullcontext()
-        return torch.cuda.stream(torch.cuda.ExternalStream(stream, self._device))
+        if stream is not None:
+            return torch.cuda.stream(torch.cuda.ExternalStream(stream, self._device))
+        return nullcontext() if self._own_stream is None else torch.cuda.stream(self._own_stream)
 
     def _captured(self) -> torch.cuda.CUDAGraph:
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        # On its own stream, after whatever uses the same memory there.
+        side = self._own_stream or torch.cuda.Stream(self._device)
         try:
-            side.wait_stream(torch.cuda.current_stream(self._device))
+            side.wait_stream(current)
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UPS):
                     self._stage.run()
-            torch.cuda.current_stream(self._device).wait_stream(side)
-            with torch.cuda.graph(graph):
+            current.wait_stream(side)
+            # What other threads ask of the device meanwhile does not spoil the capture: a picture's
+            # stages are opened when one comes.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 self._stage.run()
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryBudgetError(
@@ -153,4 +196,4 @@ def open_device(plans: Iterable[Path], device: str = "cuda") -> Shared:
 
 def load(plan: Path, shared: Shared) -> TritonSession:
     """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
-    return TritonSession(open_stage(plan, shared), plan.parent.name or plan.stem)
+    return TritonSession(open_stage(plan, shared), plan.parent.name or plan.stem, shared.stream)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vr_trt.errors import UsageError
+from vr_trt.runtime.hdr import TRANSFERS
+from vr_trt.runtime.publish import VIDEO_MUXERS, check_name
 
 _X26X_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -118,14 +120,19 @@ class Encoding:
         if self.bits not in (None, 8, 10):
             raise UsageError(f"{self.bits} bits cannot be written: choose 8 or 10")
 
-    def codec_for(self, path: Path) -> Codec:
-        """The codec for a video file of that name. Raises UsageError where they do not go together."""
+    def codec_for(self, path: Path, transfer: int) -> Codec:
+        """The codec for a video file of that name and of that transfer (H.273).
+
+        Raises UsageError where they do not go together. HDR is HEVC by default: players expect it.
+        """
         suffix = ".mkv" if path.name == "-" else path.suffix.lower()
-        codec = CODECS[self.codec or ("av1" if suffix == ".webm" else "h264")]
+        usual = "hevc" if transfer in TRANSFERS else "h264"
+        codec = CODECS[self.codec or ("av1" if suffix == ".webm" else usual)]
         if codec.name == "y4m":
             if path.name != "-":
                 raise UsageError(f"{path}: y4m goes to standard output only; name the output -")
         elif suffix not in codec.containers:
+            check_name(path)
             raise UsageError(
                 f"{path}: {codec.name} does not go into a {suffix} here; name the output "
                 f"{' or '.join(codec.containers)}, or choose another codec"
@@ -133,6 +140,12 @@ class Encoding:
         if self.bits is not None and self.bits not in codec.bits:
             raise UsageError(f"{codec.name} is written in {codec.bits[0]} bits, not {self.bits}")
         return codec
+
+
+def usual_suffix(source: Path, codec: str | None) -> str:
+    """What the name of an output ends in by default: as the input's, where the codec goes there."""
+    fitting = CODECS[codec].containers if codec in CODECS else tuple(VIDEO_MUXERS)
+    return next((s for s in (source.suffix.lower(), ".mp4", *fitting) if s in fitting), ".mp4")
 
 
 def check_quality(codec: Codec, crf: float | None, preset: str | None, bitrate: int | None) -> None:

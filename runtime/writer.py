@@ -44,11 +44,14 @@ def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
         others = None if source.is_image or target.codec == "y4m" else source.others
         if others is not None and source.pipe is None:
             plan = plan_copy(others, muxer, target.copy_audio)
-        elif others is not None and target.path != DASH:
+        elif target.codec != "y4m" and _piped(target, source):
             piped = source.pipe.container, source.pipe.stream
             plan = plan_streams(*piped, {}, muxer, target.copy_audio)
         elif source.audio_streams:
             plan = replace(plan, warnings=(_silent(target),))
+        if target.codec == "y4m" and source.sample_aspect != 1:
+            shape = f"the shape of pixels ({source.sample_aspect})"
+            plan = replace(plan, warnings=(*plan.warnings, f"y4m is written without {shape}"))
         carrier = target.coder.encoder if target.nvenc else target.codec
         notes = hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
         return replace(plan, warnings=(*plan.warnings, *notes))
@@ -65,9 +68,13 @@ def _silent(target: OutputSpec) -> str:
     """Why there is no sound."""
     if target.codec == "y4m":
         return "y4m has no sound: it is left out"
-    if target.path == DASH:
-        return "sound from standard input goes into files only: it is left out"
-    return "sound from standard input is copied from mkv only: it is left out"
+    kinds = "mkv and mp4" if target.path == DASH else "mkv"
+    return f"sound from standard input is copied from {kinds} only: it is left out"
+
+
+def _piped(target: OutputSpec, source: VideoInfo) -> bool:
+    """Whether other streams come through standard input and go on."""
+    return source.pipe is not None and source.pipe.carries(live=target.path == DASH)
 
 
 class Writer:
@@ -105,6 +112,8 @@ class Writer:
                 if is_numbered(target.path):
                     self._sink = ImagesSink(target, self._journal)
                 else:
+                    if _piped(target, source):
+                        source.pipe.put_aside()
                     self._sink = SegmentSink(target, source, self._journal)
             undo.pop_all()
 

@@ -20,6 +20,7 @@ from vr_trt.runtime import device_loop
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
 from vr_trt.runtime.device_loop import device_stages
+from vr_trt.runtime.device_memory import ACROSS_THE_HOST, CardWay
 from vr_trt.runtime.device_stages import DeviceStages
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.frames import Frame, PixelFormat
@@ -89,7 +90,9 @@ class Setting:
             make_fake_model(self.folder, latents_per_step=self.step, cut=self.cut)
         return Model(self.folder)
 
-    def on_device(self, monkeypatch: pytest.MonkeyPatch) -> DeviceStages:
+    def on_device(
+        self, monkeypatch: pytest.MonkeyPatch, way: CardWay = ACROSS_THE_HOST
+    ) -> DeviceStages:
         """Stages of the model on the device, the pixels' graphs as their engines."""
         monkeypatch.setattr(device_loop, "pixel_spec", lambda graph, *_: graph)
         engine = lambda graph, spec: SimpleNamespace(plan=graph)
@@ -102,7 +105,7 @@ class Setting:
             BACKEND: Gpu(library=library, device=self.device, stream=self.device.stream())
         }
         monkeypatch.setattr(device_loop, "present_gpu", lambda: SimpleNamespace(sm=89))
-        return device_stages(model, self.way, self.profile, seed=7)
+        return device_stages(model, self.way, self.profile, 7, way)
 
     def on_gpu(self) -> DeviceStages:
         """The same on the real GPU, its engines built now. Never executed: there was none."""

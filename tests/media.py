@@ -59,12 +59,12 @@ def make_video(
     return path
 
 
-def make_image(path: Path, *, size: tuple[int, int]) -> Path:
+def make_image(path: Path, *, size: tuple[int, int], pixel: str = "rgb24") -> Path:
     """Write one picture of `size` (width, height)."""
     frame = av.VideoFrame.from_ndarray(picture(0, *size), format="rgb24")
     with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
         stream = container.add_stream("png", rate=1)
-        stream.width, stream.height, stream.pix_fmt = *size, "rgb24"
+        stream.width, stream.height, stream.pix_fmt = *size, pixel
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

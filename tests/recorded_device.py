@@ -13,15 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from threading import RLock
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.recorded_values import Values
 
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.cuda import PageLocked
-from vr_trt.runtime.device_tensor import BF16, from_kind, item_bytes, to_kind
-from vr_trt.runtime.region import Region
 
 Work = Callable[[], None]
 Clock = dict[int, int]  # stream -> how much of its work is known to be done
@@ -76,12 +75,17 @@ class _Locked:
         return self.memory
 
 
-class RecordedDevice:
-    """A `vr_trt.runtime.cuda.Device` that records the names of what was asked of it."""
+class RecordedDevice(Values):
+    """A `vr_trt.runtime.cuda.Device` that records the names of what was asked of it.
+
+    Reader, loop and writer may ask from threads of their own, one at a time; what one of them has
+    waited for, all know to be done.
+    """
 
     def __init__(self, room: int = 1 << 40) -> None:
         self.asked: list[str] = []
         self.memory: dict[int, NDArray[np.uint8]] = {}
+        self.lent: set[int] = set()  # addresses of memory that is somebody else's
         self.host_clock: Clock = {}
         self.locked: dict[int, _Locked] = {}
         self.events: dict[int, _Mark | None] = {}
@@ -89,13 +93,14 @@ class RecordedDevice:
         self.streams: dict[int, _Stream] = {}
         self._room = room
         self._next = _FIRST
-        self._numbers = 0
+        self._numbers = 100  # streams, events and graphs from here on; 1 is the default stream
         self._looping = False
         self._raced = False
         self._capturing: tuple[int, list[_Operation]] | None = None
         self._uses: dict[int, _Uses] = {}
         self._times: dict[int, float] = {}
         self._time = 0.0
+        self._lock = RLock()
 
     @contextmanager
     def loop(self) -> Iterator[None]:
@@ -109,7 +114,7 @@ class RecordedDevice:
     def leaks(self) -> list[str]:
         """What was taken and not given back."""
         kinds: dict[str, Sized] = {
-            "memory": self.memory,
+            "memory": self.memory.keys() - self.lent,
             "page-locked memory": self.locked,
             "event": self.events,
             "graph": self.graphs,
@@ -121,6 +126,10 @@ class RecordedDevice:
         number = self._number("stream")
         self.streams[number] = _Stream()
         return number
+
+    def adopt(self, stream: int) -> None:
+        """A stream that others work on."""
+        self.streams[stream] = _Stream()
 
     def destroy_stream(self, stream: int) -> None:
         self._outside_of_the_loop("destroy_stream")
@@ -140,8 +149,9 @@ class RecordedDevice:
 
     def synchronize(self, stream: int) -> None:
         self._outside_of_the_loop("synchronize")
-        self._finish(stream, self.streams[stream].asked)
-        _join(self.host_clock, self.streams[stream].clock)
+        with self._lock:
+            self._finish(stream, self.streams[stream].asked)
+            _join(self.host_clock, self.streams[stream].clock)
 
     def allocate(self, size: int, stream: int) -> int:
         self._outside_of_the_loop("allocate")
@@ -150,6 +160,13 @@ class RecordedDevice:
             raise MemoryBudgetError("out of memory on the GPU: choose a smaller profile")
         address = self._address()
         self.memory[address] = np.full(size, 0xFF, np.uint8)
+        return address
+
+    def lend(self, memory: NDArray[np.uint8]) -> int:
+        """An address for memory of a library's own, which works on it in a stream's order."""
+        address = self._address()
+        self.memory[address] = memory
+        self.lent.add(address)
         return address
 
     def free(self, address: int, stream: int) -> None:
@@ -184,22 +201,25 @@ class RecordedDevice:
 
     def record(self, event: int, stream: int) -> None:
         assert event in self.events
-        self.enqueue(stream, "record", lambda: self._stamp(event))
-        at = self.streams[stream]
-        self.events[event] = _Mark(stream, at.asked, dict(at.clock))
+        with self._lock:
+            self.enqueue(stream, "record", lambda: self._stamp(event))
+            at = self.streams[stream]
+            self.events[event] = _Mark(stream, at.asked, dict(at.clock))
 
     def wait(self, stream: int, event: int) -> None:
-        mark = self.events[event]
-        if mark is None:
-            return  # as CUDA does: an event that was never recorded is done
-        _join(self.streams[stream].clock, mark.clock)
-        self.enqueue(stream, "wait", lambda: self._finish(mark.stream, mark.position))
+        with self._lock:
+            mark = self.events[event]
+            if mark is None:
+                return  # as CUDA does: an event that was never recorded is done
+            _join(self.streams[stream].clock, mark.clock)
+            self.enqueue(stream, "wait", lambda: self._finish(mark.stream, mark.position))
 
     def wait_for(self, event: int) -> None:
         self.asked.append("wait_for")
-        if mark := self.events[event]:
-            self._finish(mark.stream, mark.position)
-            _join(self.host_clock, mark.clock)
+        with self._lock:
+            if mark := self.events[event]:
+                self._finish(mark.stream, mark.position)
+                _join(self.host_clock, mark.clock)
 
     def passed(self, event: int) -> bool:
         mark = self.events[event]
@@ -239,29 +259,6 @@ class RecordedDevice:
 
         self.enqueue(stream, "download", work, reads=[address], writes=[target.address])
 
-    def move(self, to: Region, source: Region, stream: int) -> None:
-        assert (to.rows, to.columns) == (source.rows, source.columns)
-
-        def work() -> None:
-            values = self._items(source)
-            if to.kind != source.kind:
-                values = to_kind(from_kind(values, source.kind), to.kind)
-            self._items(to)[:] = values
-
-        name = "move" if to.kind == source.kind else "convert"
-        self.enqueue(stream, name, work, reads=[source.address], writes=[to.address])
-
-    def blend(self, to: Region, older: Region, newer: Region, share: float, stream: int) -> None:
-        new = np.float32(share)
-
-        def work() -> None:
-            mixed = (1 - new) * self._items(older) + new * self._items(newer)
-            self._items(to)[:] = mixed
-
-        self.enqueue(
-            stream, "blend", work, reads=[older.address, newer.address], writes=[to.address]
-        )
-
     def prepare(self) -> None:
         self._outside_of_the_loop("prepare")
 
@@ -278,27 +275,29 @@ class RecordedDevice:
 
     def launch(self, graph: int, stream: int) -> None:
         self.asked.append("launch")
-        for operation in self.graphs[graph]:
-            self._add(stream, operation)
+        with self._lock:
+            for operation in self.graphs[graph]:
+                self._add(stream, operation)
 
     def destroy_graph(self, graph: int) -> None:
         self._outside_of_the_loop("destroy_graph")
         del self.graphs[graph]
 
     def read(self, address: int, size: int) -> NDArray[np.uint8]:
-        """What lies there now."""
-        base, offset = _split(address)
-        assert base in self.memory, "memory that was given back is read"
-        assert offset + size <= len(self.memory[base]), "more is read than there is"
-        return self.memory[base][offset : offset + size]
+        """What lies there now, to be looked at or changed."""
+        memory, offset = self.allocation(address)
+        assert offset + size <= len(memory), "more is used than there is"
+        return memory[offset : offset + size]
 
     def write(self, address: int, content: bytes) -> None:
         """Put bytes there now."""
+        self.read(address, len(content))[:] = np.frombuffer(content, np.uint8)
+
+    def allocation(self, address: int) -> tuple[NDArray[np.uint8], int]:
+        """The whole memory that an address lies in, and how far in it lies."""
         base, offset = _split(address)
-        assert base in self.memory, "memory that was given back is written"
-        end = offset + len(content)
-        assert end <= len(self.memory[base]), "more is written than there is room for"
-        self.memory[base][offset:end] = np.frombuffer(content, np.uint8)
+        assert base in self.memory, "memory that was given back is used"
+        return self.memory[base], offset
 
     def host_uses(self, address: int) -> None:
         """The host reads or writes page-locked memory: the device must be known to be done."""
@@ -313,15 +312,16 @@ class RecordedDevice:
             self._capturing[1].append(operation)
             return
         self.asked.append(operation.name)
-        at = self.streams[stream]
-        at.asked += 1
-        _join(at.clock, self.host_clock)  # what the host has waited for is done
-        at.clock[stream] = at.asked
-        for address in operation.reads:
-            self._use(stream, address, operation.name, writes=False)
-        for address in operation.writes:
-            self._use(stream, address, operation.name, writes=True)
-        at.work.append(operation.work)
+        with self._lock:
+            at = self.streams[stream]
+            at.asked += 1
+            _join(at.clock, self.host_clock)  # what the host has waited for is done
+            at.clock[stream] = at.asked
+            for address in operation.reads:
+                self._use(stream, address, operation.name, writes=False)
+            for address in operation.writes:
+                self._use(stream, address, operation.name, writes=True)
+            at.work.append(operation.work)
 
     def _use(self, stream: int, address: int, name: str, *, writes: bool) -> None:
         base, clock = _split(address)[0], self.streams[stream].clock
@@ -345,8 +345,8 @@ class RecordedDevice:
 
     def _finish(self, stream: int, position: int) -> None:
         """Do a stream's work up to `position`, and what that waits for."""
-        at = self.streams[stream]
-        while at.done < position:
+        at = self.streams.get(stream)
+        while at is not None and at.done < position:  # one that was given back has done it
             work = at.work.popleft()
             work()
             at.done += 1
@@ -354,14 +354,6 @@ class RecordedDevice:
 
     def _stamp(self, event: int) -> None:
         self._times[event] = self._time
-
-    def _items(self, region: Region) -> NDArray[Any]:
-        size = item_bytes(region.kind)
-        items = (region.rows - 1) * region.pitch + region.columns
-        content = self.read(region.address, items * size)
-        values = content.view(np.uint16 if region.kind == BF16 else region.kind)
-        shape = region.rows, region.columns
-        return np.lib.stride_tricks.as_strided(values, shape, (region.pitch * size, size))
 
     def _outside_of_the_loop(self, name: str) -> None:
         self.asked.append(name)

@@ -3,6 +3,7 @@
 Input that is odd but right is restored.
 """
 
+import _imp
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames
 
-from vr_trt.cli import exit_code
+from vr_trt.cli import _end, exit_code
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +255,7 @@ def test_full_disk(film: Path, model: str) -> None:
     assert [path.name for path in film.parent.iterdir()] == ["in.mp4"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(tmp_path: Path, model: str, number: signal.Signals) -> None:
     film = make_video(tmp_path / "long.mp4", frames=1500, size=(64, 36))
     process = subprocess.Popen(
@@ -285,3 +286,71 @@ def test_a_closed_pipe_is_no_accident(film: Path, model: str) -> None:
     )
     os.close(write)
     assert "Traceback" not in run.stderr and "Exception" not in run.stderr
+
+
+def test_ctrl_c_does_not_leave_the_import_lock_behind() -> None:
+    """A thread that imports would wait for it for ever, and the run for the thread."""
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        _imp.acquire_lock()
+        try:
+            _end(signal.SIGINT, None)
+            time.sleep(0.05)
+        finally:
+            _imp.release_lock()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("option", ["--report", "--trace"])
+@pytest.mark.parametrize("name", ["film.mkv", "out.mp4", "link.mkv"])
+def test_a_report_never_replaces_a_film(
+    refused: Callable[..., str], tmp_path: Path, option: str, name: str
+) -> None:
+    film = make_video(tmp_path / "film.mkv", frames=3, size=(64, 48))
+    (tmp_path / "link.mkv").symlink_to(film)
+    output = tmp_path / "out.mp4"
+    assert "is a film of this run" in refused(2, film, "-o", output, option, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["film.mkv", "-o", "out.gif"], "an output ends in .mp4"),
+        (["film.mkv", "-o", "out"], "an output ends in .mp4"),
+        (["film.mkv", "-o", "."], "is a directory"),
+        (["film.mkv", "-o", "out.webm", "--codec", "h264"], "does not go into a .webm"),
+        (["f%03d.png", "-o", "out.mp4"], "give the folder, and -r 24"),
+        (["film.mkv", "--cuts", "none.txt", "-o", "out.mp4"], "none.txt cannot be read: No such"),
+        (["film.mkv", "--report", "a.json", "--trace", "a.json"], "cannot be both"),
+    ],
+)
+def test_wrong_names_are_said(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], says: str,
+) -> None:  # fmt: skip
+    make_video(tmp_path / "film.mkv", frames=3, size=(64, 48))
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(2, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "made"),
+    [
+        ("a.mkv", [], "a.restored.mkv"),
+        ("a.mp4", [], "a.restored.mp4"),
+        ("a.mkv", ["--codec", "prores"], "a.restored.mkv"),
+        ("a.mp4", ["--codec", "prores"], "a.restored.mov"),
+        ("a.mp4", ["--codec", "ffv1"], "a.restored.mkv"),
+    ],
+)
+def test_an_output_is_named_after_its_input(
+    model: str, tmp_path: Path, name: str, options: list[str], made: str
+) -> None:
+    source = make_video(tmp_path / name, frames=2, size=(64, 48))
+    arguments = ["run", str(source), *options, "--profile", "360p", "--model", model]
+    assert exit_code(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, made}

@@ -42,7 +42,7 @@ def copy_through(source: Path, target: Path, **choices: Any) -> Writer:
     with Reader(source, info) as reader, Writer(out, info) as writer:
         for frame in reader:
             planes = frame.planes if same else flat_planes(out.pixel, out.width, out.height)
-            writer.write(replace(frame, planes=planes))
+            writer.write(replace(frame, content=planes))
     return writer
 
 

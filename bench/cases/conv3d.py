@@ -32,6 +32,8 @@ from vr_trt.kernels.tuning import tuned
 
 STEP = 0.05  # of an fp8 input: 22 at most
 BY_TAPS = f"{OURS}, by taps"
+# Two frames a program, in 224 KiB of shared memory.
+PAIRED = {"FRAMES": 2, "BLOCK_M": 128, "BLOCK_N": 128, "PARTS": 4, "num_warps": 8, "num_stages": 2}
 LIMIT = 5e-3  # a step of bf16; fp8's products are exact, its inputs are what they are
 
 
@@ -164,12 +166,27 @@ def ours_with(sizes: Mapping[str, int] | None) -> Callable[[Inputs], Callable[[]
     return lambda given: lambda: conv3d(given.x, given.conv, given.out, given.extras, sizes)
 
 
-def by_taps(given: Inputs) -> Callable[[], Tensor]:
-    """Few outputs by one product of all taps, and their sum."""
-    few, x, past = pack_few(given.conv), given.x, given.past
-    plane = x.shape[1] * x.shape[2]
-    room = x.new_empty(len(few.weight), (len(past) + len(x)) * plane)
-    return lambda: conv_few(x, few, given.out, room, past)
+def by_taps(sizes: Mapping[str, int] | None) -> Way:
+    """Few outputs, by one product for all taps of the picture and a sum."""
+
+    def way(given: Inputs) -> Callable[[], Tensor]:
+        few, x = pack_few(given.conv), given.x
+        room = few.room(*given.layer.size)
+        columns = torch.full(room, torch.nan, dtype=torch.float32, device=x.device)
+        return lambda: conv_few(x, few, given.out, columns, given.past, sizes)
+
+    return way
+
+
+def few_with(sizes: Mapping[str, int]) -> Way:
+    """As the VAE takes a layer to few outputs, were these the row of `conv_few.toml`."""
+    by_sizes, by_kernel = by_taps(sizes), ours_with(None)
+
+    def way(given: Inputs) -> Callable[[], Tensor]:
+        taken = by_sizes if given.layer.outputs <= sizes["UP_TO"] else by_kernel
+        return taken(given)
+
+    return way
 
 
 def cudnn(layout: torch.memory_format) -> Callable[[Inputs], Callable[[], Tensor]]:
@@ -214,9 +231,9 @@ def reference(given: Inputs) -> Sequence[Tensor]:
 
 def case(label: str, layer: Layer, timed: bool) -> Case:
     """One layer."""
-    outputs = min(256, max(16, next_power_of_2(layer.outputs)))  # as the table counts them
-    key = {"outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0}
-    by_others: dict[str, Way] = {BY_TAPS: by_taps} if layer.outputs <= MOST_OUTPUTS else {}
+    by_others: dict[str, Way] = {}
+    if layer.outputs <= MOST_OUTPUTS:
+        by_others[BY_TAPS] = by_taps(None)
     return Case(
         name=f"conv3d {label}",
         kernel="conv3d",
@@ -234,9 +251,24 @@ def case(label: str, layer: Layer, timed: bool) -> Case:
         shape={"channels": layer.channels, "outputs": layer.outputs}
         | dict(zip(("frames", "rows", "columns"), layer.size, strict=True)),
         timed=timed,
-        tunable=Tunable(
-            table="conv3d", key=key, options=partial(tuned, "conv3d", **key), way=ours_with
-        ),
+        tunable=_tunable(layer),
+    )
+
+
+def _tunable(layer: Layer) -> Tunable:
+    """Block sizes; of a layer to few outputs also whether it goes by taps."""
+    if layer.outputs <= MOST_OUTPUTS:
+        return Tunable(table="conv_few", key={}, options=partial(tuned, "conv_few"), way=few_with)
+    outputs = min(256, max(16, next_power_of_2(layer.outputs)))  # as the table counts them
+    pairs = layer.form == CUBE and layer.size[0] % 2 == 0
+    key = {"outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0, "frames": 1 + pairs}
+    starts = [PAIRED | {"BLOCK_K": 128 if layer.fp8 else 64}] if pairs else []
+    return Tunable(
+        table="conv3d",
+        key=key,
+        options=partial(tuned, "conv3d", **key),
+        way=ours_with,
+        starts=starts,
     )
 
 

@@ -3,12 +3,14 @@
 What a verb needs is imported inside it, so that `vr-trt --help` answers at once.
 """
 
+import _imp
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -64,7 +66,7 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Where to write it; - is standard output.  [default: NAME.restored.mp4]",
+        help="Where to write it; - is standard output.  [default: NAME.restored, as the input or .mp4]",
     ),
 ]
 ProfileName = Annotated[str, typer.Option("--profile", help="Size; see `vr-trt profiles`.")]
@@ -98,7 +100,9 @@ def run(
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     codec: Annotated[
         str | None,
-        typer.Option(help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264]"),
+        typer.Option(
+            help="h264, hevc, av1, prores, ffv1, or y4m to -o -.  [default: h264; hevc for HDR]"
+        ),
     ] = None,
     crf: Annotated[
         float | None, typer.Option(help="Quality of the encoder, lower is better.")
@@ -111,7 +115,9 @@ def run(
     rate: Rate = "",
     deinterlace: Annotated[
         str | None,
-        typer.Option(help="frame, field or off.  [default: refuse what is interlaced]"),
+        typer.Option(
+            help="frame, field, all-frames, all-fields, telecine or off.  [default: refuse]"
+        ),
     ] = None,
     cuts: Annotated[
         str, typer.Option(help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.")
@@ -247,9 +253,21 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    # A polite `kill` ends a run as Ctrl-C does: nothing half written stays behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A polite `kill`, or a terminal that is closed, ends a run as Ctrl-C does: nothing half written
+    # stays behind. What was told to go on (nohup) goes on.
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _end)
     sys.exit(exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """What Ctrl-C does, but not in the moment in which Python's import lock would stay locked."""
+    if _imp.lock_held():
+        signal.signal(signal.SIGALRM, _end)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)  # again, in a moment
+        return
+    raise KeyboardInterrupt
 
 
 def exit_code(arguments: Sequence[str]) -> int:
@@ -263,6 +281,10 @@ def exit_code(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         name = (error.name or "a package").split(".")[0]
         return _fail(ModelError(f"{name} is not installed: vr-trt doctor says how to get it"))
+    except ImportError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return _fail(InterruptedRun("stopped by the user"))  # while a library was loaded
     except MemoryError:
         return _fail(MemoryBudgetError("out of memory: choose a smaller profile or free memory"))
     except BrokenPipeError:

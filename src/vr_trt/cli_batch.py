@@ -33,7 +33,7 @@ def batch(
     crf: Annotated[float | None, typer.Option(help="Quality of the encoder.")] = None,
     preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
     rate: Annotated[str, typer.Option("--rate", "-r", help="Of folders of images.")] = "",
-    deinterlace: Annotated[str | None, typer.Option(help="frame, field or off.")] = None,
+    deinterlace: Annotated[str | None, typer.Option(help="As of `run`.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace outputs that are there.")] = False,
     workers: Annotated[int, typer.Option(help="Files at a time.", min=0)] = 0,
     gpus: Annotated[str, typer.Option(metavar="0,1", help="A worker on each of these.")] = "",

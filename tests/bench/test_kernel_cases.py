@@ -185,3 +185,18 @@ def test_operations_of_a_convolution() -> None:
     up = conv3d.LAYERS["512-512 up in time"]  # eight taps for each of four times two outputs
     assert up.results == (4, 360, 640)
     assert up.work.flops == 2 * 4 * 360 * 640 * 512 * 512 * 8
+
+
+@pytest.mark.parametrize(("up_to", "taken"), [(1, "conv3d"), (4, "conv_few")])
+def test_tuning_decides_which_kernel_makes_three_channels(
+    up_to: int, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = conv3d.case(
+        "few", conv3d.Layer(form=conv3d.CUBE, channels=8, outputs=3, size=(1, 2, 3)), True
+    )
+    assert case.tunable is not None and case.tunable.table == "conv_few"
+    called: list[str] = []
+    for name in ("conv3d", "conv_few"):
+        monkeypatch.setattr(conv3d, name, lambda *a, name=name: called.append(name))
+    case.tunable.way({**case.tunable.options(90), "UP_TO": up_to})(case.make("cpu", 0))()
+    assert called == [taken]

@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 
 from vr_trt.bench import tune
 from vr_trt.bench.case import MODULES, cases_of
-from vr_trt.bench.tune import Found, Options, Tuning, chosen, descend, row_text, run
+from vr_trt.bench.tune import Found, Options, Tuning, best_of, chosen, descend, row_text, run
 from vr_trt.kernels.tuning import read_table, tuned_table
 
 SPACE = {"A": (1, 2, 4), "B": (1, 2, 4)}
@@ -34,21 +34,33 @@ def test_what_is_unusable_is_passed_over_even_at_the_start() -> None:
     assert descend({"A": 1, "B": 1}, SPACE, lambda o: None) is None
 
 
+def test_what_no_single_change_leads_to_is_a_beginning_of_its_own() -> None:
+    def ms(options: Options) -> float | None:
+        together = options["A"] == options["B"] == 4
+        return 1.0 if together else None if 4 in options.values() else 5.0 - options["A"]
+
+    alone = descend({"A": 1, "B": 1}, SPACE, ms)
+    found = best_of([{"A": 1, "B": 1}, {"A": 4, "B": 4}], SPACE, ms)
+    assert alone is not None and found is not None
+    assert (alone.options, alone.before) == ({"A": 2, "B": 1}, 4.0)
+    assert (found.options, found.ms, found.before) == ({"A": 4, "B": 4}, 1.0, 4.0)
+    assert found.tried > alone.tried
+    assert best_of([{"A": 4, "B": 1}], {}, ms) is None
+
+
 def test_a_difference_within_the_noise_changes_nothing() -> None:
     found = descend({"A": 1, "B": 1}, SPACE, lambda o: 1 - 0.001 * o["A"])
     assert found is not None and found.options == {"A": 1, "B": 1}
 
 
 def test_a_row_is_one_of_its_table() -> None:
-    card = {
-        "name": "conv3d 128-128 720p",
-        "tunable": {"table": "conv3d", "key": {"outputs": 128, "bits": 16, "prologue": 0}},
-    }
-    sizes = {"BLOCK_M": 256, "BLOCK_N": 128, "BLOCK_K": 64, "PARTS": 2}
+    key = {"outputs": 128, "bits": 16, "prologue": 0, "frames": 2}
+    card = {"name": "conv3d 128-128 720p", "tunable": {"table": "conv3d", "key": key}}
+    sizes = {"BLOCK_M": 256, "BLOCK_N": 128, "BLOCK_K": 64, "PARTS": 2, "FRAMES": 1}
     found = Found(options={**sizes, "num_warps": 8, "num_stages": 3}, ms=1.5, before=2.0, tried=9)
     text = row_text(card, 90, found, "a chip")
     assert text.startswith("# conv3d.toml, by conv3d 128-128 720p: 1.5000 ms, was 2.0000; a chip\n")
-    head = 'key = ["outputs", "bits", "prologue"]\nsizes = ["BLOCK_M", "BLOCK_N", "BLOCK_K", "PARTS"]\n'
+    head = f"key = {[*key]}\nsizes = {[*sizes]}\n"
     (row,) = read_table("conv3d", head + text).rows
     assert row.chip == 90 and row.options == found.options and row.key["outputs"] == 128
 
@@ -61,6 +73,7 @@ def test_every_tunable_case_finds_its_row_and_its_space() -> None:
                 options = case.tunable.options(90)
                 space = tune.SPACES[case.tunable.table]
                 assert set(space) <= set(options) | {"num_warps", "num_stages"}
+                assert all(set(start) <= set(options) for start in case.tunable.starts)
                 assert set(case.tunable.key) == set(tuned_table(case.tunable.table).key)
                 tables.add(case.tunable.table)
     assert tables == set(tune.SPACES)

@@ -164,46 +164,71 @@ def test_a_plan_without_a_tensor_is_refused(graphs: Path, tmp_path: Path) -> Non
         Shared.of([tmp_path / "plan"], CPU)
 
 
-LAYER = "up_blocks.1.resnets.0.conv2"  # of 16 channels in and out: the small decoder's only one
+# Of 16 channels in and out: each small coder has only one.
+LAYERS = {"encoder": "down_blocks.2.resnets.0.conv2", "decoder": "up_blocks.1.resnets.0.conv2"}
+HALVES = [("encoder", "encode"), ("decoder", "decode")]
+BOTH = {"encoder": True, "decoder": True}
 
 
 def gate(folder: Path, **changes: Any) -> Path:
     """The report of a gate that passed, on the weights of `make_spec`."""
     report = folder / "gate.json"
-    verdict = {"weights": "ab" * 32, "passed": True, "amax": {LAYER: 7.0, "conv_9": 1.0}}
+    amax = {half: {layer: 7.0, "conv_9": 1.0} for half, layer in LAYERS.items()}
+    verdict = {"weights": "ab" * 32, "passed": BOTH, "amax": amax}
     report.write_text(json.dumps({"gate": {**verdict, **changes}}))
     return report
 
 
-def test_a_decoder_in_e4m3_by_the_gates_report(graphs: Path, tmp_path: Path) -> None:
-    flags = BUILDER.flags({"fp8_decoder": str(gate(tmp_path))})
-    for stage in ("decode_start", "decode_step", "decode_image"):
+@pytest.mark.parametrize(("half", "verb"), HALVES)
+def test_a_half_in_e4m3_by_the_gates_report(
+    graphs: Path, tmp_path: Path, half: str, verb: str
+) -> None:
+    flags, layer = BUILDER.flags({"fp8_vae": str(gate(tmp_path))}), LAYERS[half]
+    start, step, image = (f"{verb}_{call}" for call in ("start", "step", "image"))
+    facts = {
+        s: build(graphs / f"{s}.onnx", tmp_path / s, flags=flags) for s in (start, step, image)
+    }
+    plans = {s: read_plan(tmp_path / s) for s in (start, step, image)}
+    assert plans[step].amax == plans[start].amax == {layer: 7.0}
+    assert plans[image].amax == {}  # which the gate does not judge
+    assert [facts[s].get("e4m3_convolutions") for s in (start, step, image)] == [1, 1, None]
+    shared = Shared.of([tmp_path / start], CPU)
+    opened = [open_stage(tmp_path / stage, shared) for stage in (start, step)]
+    kinds = {name: x.dtype for name, x in opened[1].inputs.items()}
+    assert {n for n, k in kinds.items() if k == torch.float8_e4m3fn} == {f"state.{layer}"}
+    assert opened[0].outputs[f"next.{layer}"] is opened[1].inputs[f"state.{layer}"]
+    build(graphs / f"{step}.onnx", tmp_path / step)
+    with pytest.raises(ModelError, match=f"keeps {layer} as .*build the start and the step"):
+        open_stage(tmp_path / step, shared)
+
+
+def test_a_half_that_failed_its_gate_stays_wide(graphs: Path, tmp_path: Path) -> None:
+    report = gate(tmp_path, passed=BOTH | {"encoder": False})
+    flags = BUILDER.flags({"fp8_vae": str(report)})
+    amax = {}
+    for stage in ("encode_step", "decode_step"):
         build(graphs / f"{stage}.onnx", tmp_path / stage, flags=flags)
-    plans = {s: read_plan(tmp_path / s) for s in ("decode_start", "decode_step", "decode_image")}
-    assert plans["decode_step"].amax == plans["decode_start"].amax == {LAYER: 7.0}
-    assert plans["decode_image"].amax == {}  # which the gate does not judge
-    shared = Shared.of([tmp_path / "decode_start"], CPU)
-    start = open_stage(tmp_path / "decode_start", shared)
-    step = open_stage(tmp_path / "decode_step", shared)
-    kinds = {name: x.dtype for name, x in step.inputs.items()}
-    assert {n for n, k in kinds.items() if k == torch.float8_e4m3fn} == {f"state.{LAYER}"}
-    assert start.outputs[f"next.{LAYER}"] is step.inputs[f"state.{LAYER}"]
-    build(graphs / "decode_step.onnx", tmp_path / "decode_step")
-    with pytest.raises(ModelError, match=f"keeps {LAYER} as .*build the start and the step"):
-        open_stage(tmp_path / "decode_step", shared)
+        amax[stage] = read_plan(tmp_path / stage).amax
+    assert amax == {"encode_step": {}, "decode_step": {LAYERS["decoder"]: 7.0}}
 
 
 def test_e4m3_without_the_gates_word_is_refused(graphs: Path, tmp_path: Path) -> None:
     def flags(**changes: Any) -> dict[str, str]:
-        return dict(BUILDER.flags({"fp8_decoder": str(gate(tmp_path, **changes))}))
+        return dict(BUILDER.flags({"fp8_vae": str(gate(tmp_path, **changes))}))
 
     with pytest.raises(ModelError, match="failed its gate"):
-        flags(passed=False)
-    for amax in ({}, {LAYER: -1.0}, None):
+        flags(passed=dict.fromkeys(BOTH, False))
+    with pytest.raises(ModelError, match="failed its gate"):
+        flags(passed=dict.fromkeys(BOTH, "yes"))
+    good = {layer: 7.0 for layer in LAYERS.values()}
+    for bad in ({}, {LAYERS["decoder"]: -1.0}, None):
         with pytest.raises(ModelError, match="no report of the gate"):
-            flags(amax=amax)
+            flags(amax={"encoder": good, "decoder": bad})
+    for other in (True, {"decoder": True}):  # a report of before, or of something else
+        with pytest.raises(ModelError, match="no report of the gate"):
+            flags(passed=other)
     with pytest.raises(ModelError, match="cannot read"):
-        BUILDER.flags({"fp8_decoder": str(tmp_path / "nothing.json")})
+        BUILDER.flags({"fp8_vae": str(tmp_path / "nothing.json")})
     step = graphs / "decode_step.onnx"
     with pytest.raises(ModelError, match="other weights"):
         build(step, tmp_path / "plan", flags=flags(weights="ee" * 32))
@@ -212,11 +237,15 @@ def test_e4m3_without_the_gates_word_is_refused(graphs: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_published_decoder_in_e4m3_compiles_for_hopper() -> None:
-    plan = published("decode_step", (1, 16, 1, 90, 160))
+@pytest.mark.parametrize(
+    ("stage", "sizes"),
+    [("decode_step", (1, 16, 1, 90, 160)), ("encode_step", (1, 3, 4, 720, 1280))],
+)
+def test_a_published_coder_in_e4m3_compiles_for_hopper(stage: str, sizes: tuple[int, ...]) -> None:
+    plan = published(stage, sizes)
     amax = dict.fromkeys(fp8_layers(empty_coder(plan)), 7.0)
-    stage = lay_out_coder(replace(plan, amax=amax), 90)
-    small = [x for x in stage.launches if x.func is conv3d and x.args[1].dequantise is not None]
+    launches = lay_out_coder(replace(plan, amax=amax), 90).launches
+    small = [x for x in launches if x.func is conv3d and x.args[1].dequantise is not None]
     assert len(small) == len(amax) and check_kernels(small, 90)["kernels"] > 3
 
 

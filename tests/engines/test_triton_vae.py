@@ -1,6 +1,9 @@
 """The VAE on our kernels: run in a process of its own, see `tests.kernel_runs`."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +12,9 @@ from tests.networks import GOLDEN_VAE, golden_tensors, loud_weights
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.engines.triton_vae import TritonCoderStage
+from vr_trt.engines import triton_vae
+from vr_trt.engines.static_arena import Arena
+from vr_trt.engines.triton_vae import TritonCoderStage, own_arena
 from vr_trt.engines.vae_layers import pack_coder
 from vr_trt.errors import ModelError
 from vr_trt.export.config import VaeConfig
@@ -49,6 +54,33 @@ def test_a_stage_is_laid_out_without_computing() -> None:
     assert {name.removeprefix("state.") for name in step.inputs} == {"latent", *network.states}
     for name in network.states:
         assert start.outputs[f"next.{name}"] is step.inputs[f"state.{name}"]
+
+
+def test_an_arena_is_as_large_as_the_chip_s_tiles_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the shapes that size it must be tuned as the stage that lives in it."""
+    network = fold_decoder(GOLDEN_VAE, golden_tensors("vae_tiny_weights"), VIDEO, torch.float32)
+    layers, size = pack_coder(network), (2, 12, 20)
+    asked: list[int] = []
+    monkeypatch.setattr(triton_vae, "capability_of", lambda device: 90)
+    monkeypatch.setattr(torch, "empty", _noting(asked))
+    own_arena(network, replace(layers, device=torch.device("cuda")), "start", size)
+    monkeypatch.undo()
+    wanted = TritonCoderStage(network, replace(layers, chip=90), "start", size, {}, Arena())
+    as_interpreted = TritonCoderStage(network, layers, "start", size, {}, Arena())
+    assert asked[-1] == wanted.arena.size != as_interpreted.arena.size
+
+
+def _noting(asked: list[int]) -> Callable[..., torch.Tensor]:
+    """`torch.empty` without a GPU: the size that was asked of one is noted."""
+    empty = torch.empty
+
+    def on_no_gpu(size: int, *more: Any, **how: Any) -> torch.Tensor:
+        if how.get("device") == torch.device("cuda"):
+            asked.append(size)
+            how["device"] = "meta"
+        return empty(size, *more, **how)
+
+    return on_no_gpu
 
 
 def test_fp8_layers_keep_fp8_states() -> None:

@@ -54,6 +54,8 @@ def read_piped(path: Path) -> str:
     with path.open("rb") as file:
         os.dup2(file.fileno(), 0)
     info = probe(DASH)
+    if info.pipe.carries(live=False):
+        info.pipe.put_aside()
     for muxer in ("mp4", "matroska"):
         plan_streams(info.pipe.container, info.pipe.stream, {}, muxer, audio=True)
     with Reader(DASH, info) as reader:

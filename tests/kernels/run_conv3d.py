@@ -9,6 +9,7 @@ import torch
 from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
 
 from vr_trt.kernels import conv3d as module
+from vr_trt.kernels import conv_sizes
 from vr_trt.kernels.conv3d import conv3d, conv3d_reference
 from vr_trt.kernels.conv_layer import (
     ConvForm,
@@ -123,6 +124,53 @@ def sub_pixel(width: int, frames: int, taps: int, *, edge: bool, dtype: torch.dt
     weight = numbers(4 * frames * width, width + edge, taps, 2, 2, seed=5)
     weight *= (4 * taps * width) ** -0.5
     return pack_sub_pixel(weight, numbers(width, seed=6).repeat(4 * frames), width, dtype)
+
+
+PAIRS = [  # whole tiles and ragged ones, one pair and two, a shot's start and a step
+    Case(ConvForm(), (2, 1, 1), (8, 8), past=2),
+    Case(ConvForm(), (4, 7, 9), (24, 40), past=2),
+    Case(ConvForm(), (4, 9, 13), (40, 24)),
+]
+
+
+@pytest.mark.parametrize("descriptors", [False, True], ids=["pointers", "descriptors"])
+@pytest.mark.parametrize("case", PAIRS, ids=str)
+def test_two_frames_a_program(
+    case: Case, descriptors: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a residual and moments; on a GPU it decides by itself about descriptors."""
+    dtype = torch.float16 if descriptors else torch.float32
+    if DEVICE == "cpu":
+        monkeypatch.setattr(module, "uses_descriptors", lambda x, conv: descriptors)
+    x, conv, extras = problem(case, dtype)
+    plain = conv_sizes._INTERPRETED | {"num_warps": 4, "num_stages": 2}
+    sizes = plain | {"BLOCK_M": 64, "FRAMES": 2}
+    out = output(x, conv, extras, dtype)
+    residual = inside(numbers(*out._base.shape, seed=19, dtype=dtype))  # type: ignore[union-attr]
+    extras = replace(extras, residual=residual, moments=conv_moments(x, conv, len(out), sizes))
+    for room in (extras.moments.values, extras.moments.counts):  # type: ignore[union-attr]
+        room.fill_(torch.nan)
+    conv3d(x, conv, out, extras, sizes)
+    exact = conv3d_reference(x, conv, extras, torch.float64)
+    assert error_ratio(out, conv3d_reference(x, conv, extras, dtype), exact) < WORST_RATIO
+    norm = Norm(
+        weight=numbers(conv.outputs, seed=14), bias=numbers(conv.outputs, seed=15), groups=4
+    )
+    assert extras.moments is not None
+    torch.testing.assert_close(
+        scale_shift(extras.moments, norm).double(),
+        scale_shift_reference(out.double(), norm),
+        rtol=3e-5,
+        atol=3e-5,
+    )
+
+
+def test_frames_that_make_no_pairs_are_refused() -> None:
+    sizes = conv_sizes._INTERPRETED | {"FRAMES": 2}
+    for case in (CASES[2], CASES[9]):  # three frames; strided
+        x, conv, extras = problem(case, torch.float32)
+        with pytest.raises(ValueError, match="one by one"):
+            conv3d(x, conv, output(x, conv, extras, torch.float32), extras, sizes)
 
 
 SUB_PIXELS = [  # frames, taps, size, past, lead

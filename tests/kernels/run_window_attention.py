@@ -18,6 +18,8 @@ from vr_trt.kernels.windows import Grid
 ON = torch.device(DEVICE)
 if DEVICE == "cpu":
     round_codes()
+# In fp32 the kernel is for the interpreter alone, whose bf16 products are wrong.
+TAKEN = DOT_FLOATS if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
 # We must be as near to the truth, taken in fp64, as plain PyTorch in our precision is, roughly.
 LARGEST_RATIO = {torch.float32: 2.5, torch.float16: 1.2, torch.bfloat16: 1.2}
 # Small blocks, so that windows are longer than one; on a GPU the tuned ones.
@@ -84,7 +86,7 @@ def poisoned_buffers(video: Tensor, plan: WindowPlan) -> AttentionBuffers:
     )
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", TAKEN, ids=str)
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize(("rope", "head_width"), [("language", 64), ("pixel", 128)])
 def test_kernel_equals_reference(
@@ -104,7 +106,7 @@ def test_windows_in_rows_and_columns(shifted: bool) -> None:
     assert max(Case(spec, heads=1).ratios(torch.float16)) <= LARGEST_RATIO[torch.float16]
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", TAKEN, ids=str)
 @pytest.mark.parametrize("rope", ["language", "pixel"])
 def test_text_without_queries(rope: Rope, dtype: torch.dtype) -> None:
     spec = WindowSpec(

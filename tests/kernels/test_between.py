@@ -9,9 +9,12 @@ from tests.kernel_runs import run
 
 pytest.importorskip("triton")
 
+from vr_trt.kernels import code_values
 from vr_trt.kernels.aot import assemble, parameters
 from vr_trt.kernels.between import BLOCK, FOLDER, KINDS, compiled, without_notes
 from vr_trt.runtime import cuda_kernels
+
+PLANE = [".u64", ".u32", ".u32"]  # where it lies, its steps
 
 RUNS = Path(__file__).with_name("run_between.py")
 
@@ -26,7 +29,8 @@ def test_on_a_gpu() -> None:
 
 
 def test_what_ships_is_what_the_source_compiles_to() -> None:
-    made = {f"{name}.ptx": without_notes(kernel.ptx) for name, kernel in compiled()}
+    kernels = [*compiled(), *code_values.compiled()]
+    made = {f"{name}.ptx": without_notes(kernel.ptx) for name, kernel in kernels}
     assert made == {path.name: path.read_text("ascii") for path in FOLDER.iterdir()}
 
 
@@ -39,11 +43,15 @@ def test_it_assembles_for_newer_chips_too(sm: int) -> None:
 def test_the_launcher_knows_names_arguments_and_block() -> None:
     pairs = (*permutations(KINDS, 2), ("fp32", "u16"), ("u16", "fp32"))
     names = {f"convert_{a}_{b}" for a, b in pairs} | {"blend"}
+    names |= {f"{verb}_{k}" for verb in ("place", "cells", "digest") for k in code_values.KINDS}
     assert cuda_kernels.FOLDER.resolve() == FOLDER.resolve() and cuda_kernels.BLOCK == BLOCK
     assert names == {path.stem for path in FOLDER.iterdir()}
     kinds = {
         "convert": [".u64", ".u32", ".u64", ".u32", ".u32"],
         "blend": [".u64", ".u64", ".u64", ".f32", ".u32"],
+        "place": [*PLANE, *PLANE, ".u32", ".u32", ".u32"],
+        "cells": [".u64", *PLANE, ".u32", ".u64", ".u64", ".u32", ".u32", ".u32"],
+        "digest": [".u64", *PLANE, ".u64", ".u32"],
     }
     for name in names:
         ptx = (FOLDER / f"{name}.ptx").read_text("ascii")

@@ -42,12 +42,12 @@ NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float8_e4m3fn: "fp
 
 
 def test_the_kernel_equals_its_reference_in_the_interpreter() -> None:
-    run(RUNS, "cpu", at_least=35)
+    run(RUNS, "cpu", at_least=42)
 
 
 @pytest.mark.gpu
 def test_the_kernel_equals_its_reference_on_a_gpu() -> None:
-    run(RUNS, "cuda", at_least=60)
+    run(RUNS, "cuda", at_least=67)
 
 
 def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -225,16 +225,18 @@ def meta_conv(layer: Layer, dtype: torch.dtype) -> PackedConv:
     )
 
 
-def compiled(layer: Layer, chip: int, dtype: torch.dtype) -> Compiled:
+def compiled(
+    layer: Layer, chip: int, dtype: torch.dtype, sizes: dict[str, int] | None = None
+) -> Compiled:
     conv = meta_conv(layer, dtype)
-    some = torch.empty(max(1, layer.form.taps - 1), device="meta")
+    some = torch.empty(max(1, layer.form.taps - layer.form.stride_t), device="meta")
     extras = Extras(
         past=some if layer.past else None,
         prologue=Prologue(scale_shift=some, past=some) if layer.prologue else None,
         residual=some if layer.residual else None,
         moments=Moments(values=some, counts=some),
     )
-    sizes = sizes_for(chip, conv, extras)
+    sizes = sizes or sizes_for(chip, conv, extras, 4)
     descriptors = chip >= 90 and layer.form.stride == 1
     kind, block_k = NAMES[dtype], sizes["BLOCK_K"]
     out = "fp16" if dtype == torch.float8_e4m3fn else kind
@@ -255,8 +257,10 @@ def compiled(layer: Layer, chip: int, dtype: torch.dtype) -> Compiled:
     return compile_for(conv3d_kernel, signature, constants, chip)
 
 
-def check(layer: Layer, chip: int, dtype: torch.dtype) -> None:
-    kernel = compiled(layer, chip, dtype)
+def check(
+    layer: Layer, chip: int, dtype: torch.dtype, sizes: dict[str, int] | None = None
+) -> Compiled:
+    kernel = compiled(layer, chip, dtype, sizes)
     product = (PRODUCT_FP8 if dtype == torch.float8_e4m3fn else PRODUCT)[chip]
     assert kernel.count(product) > 0
     if chip == 90:
@@ -267,6 +271,7 @@ def check(layer: Layer, chip: int, dtype: torch.dtype) -> None:
         assert kernel.count("UTMALDG") > 0  # the copy engine fetches the tiles
     else:
         assert kernel.count("LDGSTS.E.BYPASS.128") > 0 or layer.channels < 16
+    return kernel
 
 
 @pytest.mark.parametrize("chip", QUICK)
@@ -276,6 +281,26 @@ def test_the_full_resolution(chip: int) -> None:
 
 def test_fp8_of_hopper() -> None:
     check(HALF, 90, torch.float8_e4m3fn)
+
+
+PAIRED = {"FRAMES": 2, "BLOCK_M": 128, "BLOCK_N": 128, "PARTS": 4, "num_warps": 8, "num_stages": 2}
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype"),
+    [
+        (FULL, torch.bfloat16),
+        pytest.param(FULL, torch.float8_e4m3fn, marks=pytest.mark.slow),
+        pytest.param(HALF, torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(Layer(512, 512), torch.bfloat16, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_two_frames_a_program_on_hopper(layer: Layer, dtype: torch.dtype) -> None:
+    """What bench/tune.py begins with, beside the table's sizes: two steps in 224 KiB."""
+    sizes = PAIRED | {"BLOCK_K": 128 // dtype.itemsize}
+    kernel = check(layer, 90, dtype, sizes)
+    assert kernel.count("HGMMA", "QGMMA") == 2 * 6 * 4  # past and present, six products, four steps
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_failures_do_not_stop_it_and_what_is_done_is_skipped(folder: Path, model
     assert all(row["fps"] > 0 for row in rows if row["status"] == "done")
     assert len(read_frames(folder / "out/part.mp4")) == 5
     made = {path: path.stat().st_mtime_ns for path in (folder / "out").iterdir()}
-    assert {path.name for path in made} == {"a.mp4", "own.mkv", "c.png", "part.mp4"}
+    assert {path.name for path in made} == {"a.mkv", "own.mkv", "c.png", "part.mp4"}
 
     code, rows = run(folder, model, "--workers", "1")  # other workers have other threads
     assert code == 2
@@ -87,11 +87,11 @@ def test_failures_do_not_stop_it_and_what_is_done_is_skipped(folder: Path, model
 
 def test_a_stranger_is_not_overwritten(folder: Path, model: str) -> None:
     (folder / "out").mkdir()
-    (folder / "out/a.mp4").write_bytes(b"somebody's")
+    (folder / "out/a.mkv").write_bytes(b"somebody's")
     (folder / "list.jsonl").write_text('{"input": "a.mkv"}\n')
     code, rows = run(folder, model)
     assert code == 2 and "exists" in rows[0]["reason"]
-    assert (folder / "out/a.mp4").read_bytes() == b"somebody's"
+    assert (folder / "out/a.mkv").read_bytes() == b"somebody's"
     code, rows = run(folder, model, "--overwrite")
     assert code == 0 and states(rows) == ["done"]
 

@@ -11,7 +11,7 @@ from vr_trt.errors import MemoryBudgetError, ModelError
 from vr_trt.runtime import cuda, cuda_kernels
 from vr_trt.runtime.cuda import CudaDevice
 from vr_trt.runtime.cuda_kernels import Kernels
-from vr_trt.runtime.region import Region, frames
+from vr_trt.runtime.region import Grid, Region, Samples, frames
 
 SUCCESS, NO_MEMORY, OTHER = range(3)
 
@@ -115,7 +115,28 @@ def test_kernels_are_launched_with_their_own_arguments() -> None:
         kernels.convert(to, Region(0, "int8", 16, 3000, 3000), stream=7)
 
 
-@pytest.mark.parametrize(("sm", "count"), [(75, 5), (89, 9)])
+def test_code_values_are_launched_with_their_own_arguments() -> None:
+    driver = Driver()
+    kernels = Kernels(driver)
+    luma = Grid(4096, "uint16", 2000, 1100, 1280)
+    kernels.place(Grid(64, "uint16", 2000, 1100, 1100), luma.turned(180, False), -6, stream=1)
+    kernels.place(luma, Grid(64, "uint16", 2000, 1100, 1100), 6, stream=2)
+    at = Samples(rows=1, columns=2, row_cells=36, row_samples=4, column_cells=64, column_samples=3)
+    kernels.cells(512, luma, 6, at, stream=3)
+    kernels.digest(512, luma, 16, stream=4)
+    turned, straight, cells, digest = driver.launches
+    last = 4096 + 2 * (1999 * 1280 + 1099)
+    assert turned[:9] == (b"place_kernel", 2, 2000, 1, 128, 1, 1, 0, 1)
+    assert turned[9][0] == (64, 1100, 1, last, -1280, -1, 0, 6, 1100)
+    assert straight[9][0] == (4096, 1280, 1, 64, 1100, 1, 6, 0, 1100)
+    assert cells[:4] == (b"cells_kernel", 1, 36, 1)
+    assert cells[9][0] == (512, 4096, 1280, 1, 6, 1, 2, 4, 3, 64)
+    assert digest[:4] == (b"digest_kernel", 1, 2000, 1)
+    assert digest[9][0] == (512, 4096, 1280, 1, 16, 1100)
+    assert all(len(call[9][0]) == len(call[9][1]) for call in driver.launches)
+
+
+@pytest.mark.parametrize(("sm", "count"), [(75, 11), (89, 15)])
 def test_kernels_of_the_chip_are_loaded_ahead(sm: int, count: int) -> None:
     driver = Driver()
     kernels = Kernels(driver)

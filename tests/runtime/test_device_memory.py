@@ -61,6 +61,21 @@ def test_frames_of_a_tensor_are_moved_and_converted() -> None:
         came.part(400, (100,), "float32")
 
 
+def test_lent_memory_is_not_given_back() -> None:
+    device = RecordedDevice()
+    stream = device.stream()
+    memory = np.arange(24, dtype=np.uint8)
+    tensor = DeviceTensor.lent(device, stream, device.lend(memory) + 8, (1, 2, 2, 1, 2), "uint16")
+    np.testing.assert_array_equal(tensor.numpy().reshape(-1), memory[8:].view(np.uint16))
+    tensor.put(np.zeros((1, 2, 2, 1, 2)))
+    device.synchronize(stream)
+    assert not memory[8:].any() and memory[:8].any()
+    tensor.free()
+    del tensor
+    device.synchronize(stream)
+    assert "free" not in device.asked and len(device.memory) == 1
+
+
 def test_spans_without_events_are_left_out_and_counted(tmp_path: Path) -> None:
     device = RecordedDevice()
     stream = device.stream()

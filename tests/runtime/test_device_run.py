@@ -4,11 +4,21 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests import tensorrt_stand_in
+from tests.codec_stand_ins import (
+    LentFrame,
+    Nvdec,
+    NvdecContext,
+    Nvenc,
+    NvencContext,
+    lossless_stream,
+)
 from tests.fake_model import make_fake_model
 from tests.media import make_video, read_frames
 from tests.recorded_device import RecordedDevice
@@ -18,9 +28,24 @@ from vr_trt import Restorer
 from vr_trt.engines import card_budget
 from vr_trt.engines.selection import Machine
 from vr_trt.errors import MemoryBudgetError, ModelError
-from vr_trt.runtime import device_loop, serving, tensorrt_session
+from vr_trt.runtime import (
+    card_trials,
+    device_encoding,
+    device_loop,
+    device_memory,
+    encode,
+    gpu_codecs,
+    mux,
+    reader,
+    recipe,
+    restorer,
+    serving,
+    tensorrt_session,
+)
+from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.restorer import Report
 from vr_trt.runtime.run_options import RunOptions
+from vr_trt.runtime.video_codecs import NVENC, Encoding
 
 FILM = (64, 48)  # at 360p 480x360, padded to 480x368
 NETWORKS = {"H": 368, "W": 480, "H2": 184, "W2": 240, "h": 46, "w": 60}
@@ -80,6 +105,131 @@ def test_a_file_is_that_of_the_cpu(device: RecordedDevice, film: Path) -> None:
     assert device.asked.count("launch") > 100  # to_model, to_video and the networks, as graphs
     _, theirs = on_host(film)
     assert len(theirs) == 30 and np.array_equal(theirs, ours)
+
+
+class Codecs:
+    """A card's codecs, and the way of frames that were asked of them."""
+
+    def __init__(self, device: RecordedDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.device, self.holds = device, 7
+        self.nvdec = Nvdec(device, FILM, 8, 24)
+        self.nvenc: list[Nvenc] = []
+        self.on_card: list[bool] = []
+        lent = SimpleNamespace(from_dlpack=LentFrame)
+        monkeypatch.setattr(device_encoding, "VideoFrame", lent)
+        monkeypatch.setattr(device_encoding, "CudaContext", lambda **choices: choices)
+        monkeypatch.setattr(restorer, "choose_decoder", lambda *_: (True, ""))
+        nvenc = lambda wanted, codec, pixel: (NVENC[codec.name], "")
+        monkeypatch.setattr(recipe, "choose_encoder", nvenc)
+        monkeypatch.setattr(reader, "nvdec_context", self.decoder)
+        monkeypatch.setattr(encode, "open_encoder", self.encoder)
+        monkeypatch.setattr(mux, "add_video", lossless_stream)
+        monkeypatch.setattr(card_trials, "CudaDevice", lambda: device)
+
+    def decoder(self, stream: Any, on_card: bool) -> Any:
+        self.on_card.append(on_card)
+        software = gpu_codecs._context("h264", stream.codec_context.extradata, None)
+        return NvdecContext(software, self.nvdec if on_card else None)
+
+    def encoder(self, target: OutputSpec) -> Any:
+        assert target.coder.encoder == "h264_nvenc"
+        self.nvenc.append(Nvenc(self.device, self.holds))
+        return NvencContext(self.nvenc[-1])
+
+    def close(self) -> None:
+        for nvenc in self.nvenc:
+            nvenc.close()
+        self.nvdec.close()
+
+
+@pytest.fixture
+def codecs(device: RecordedDevice, monkeypatch: pytest.MonkeyPatch) -> Codecs:
+    return Codecs(device, monkeypatch)
+
+
+def lossless(film: Path, codec: str, model: str, backend: str) -> tuple[Report, NDArray[np.uint8]]:
+    out = film.with_name(f"{codec}.mkv")
+    with Restorer(model=model, profile="360p", backend=backend) as restorer:
+        report = restorer.restore(film, out, encoding=Encoding(codec=codec))
+    return report, np.stack([frame.to_ndarray() for frame in read_frames(out)])
+
+
+def test_frames_stay_on_the_card_from_file_to_file(
+    device: RecordedDevice, codecs: Codecs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_video(tmp_path / "in.mp4", frames=30, size=FILM)
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer_:
+        plan = restorer_.plan(film, film.with_name("h264.mkv"))
+    assert plan.codecs == (
+        "decoded by NVDEC; its frames stay on the card",
+        "encoded by h264_nvenc, from the card's memory",
+    )
+    assert plan.on_card.holds == codecs.holds
+    device.asked.clear()
+    report, ours = lossless(film, "h264", "seedvr2-3b", "auto")
+    assert not [line for line in report.warnings if "host" in line or "CPU" in line]
+    assert codecs.on_card[-1] and len(codecs.nvenc) == 3  # two trials, and one segment
+    assert "to encoder" not in device.asked and device.asked.count("to host") == 0
+    codecs.close()
+    assert device.leaks() == ["1 x memory", "1 x stream"]
+    monkeypatch.undo()
+    _, theirs = lossless(film, "ffv1", str(film.with_name("model")), "onnxruntime")
+    assert len(theirs) == 30 and np.array_equal(theirs, ours)
+
+
+@pytest.mark.parametrize("broken", ["decoder", "encoder", "kernels"])
+def test_what_does_not_work_on_the_card_crosses_the_host(
+    device: RecordedDevice,
+    codecs: Codecs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+) -> None:
+    """Tried before the run, and said in one line; memory and streams come back."""
+    film = make_video(tmp_path / "in.mp4", frames=8, size=FILM)
+    if broken == "decoder":
+        refuse = ValueError("no such surface")
+        monkeypatch.setattr(codecs.nvdec, "decode", Mock(side_effect=refuse))
+    elif broken == "encoder":
+        lent = SimpleNamespace(from_dlpack=Mock(side_effect=ValueError("no memory\nhere")))
+        monkeypatch.setattr(device_encoding, "VideoFrame", lent)
+    else:
+        monkeypatch.setattr(device, "cells", lambda *_: None)  # the sums are what lay there
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer_:
+        plan = restorer_.plan(film, film.with_name("h264.mkv"))
+    lines = {
+        "decoder": "NVDEC's frames cross the host: NVDEC into the card's memory does not work here "
+        "(no such surface)",
+        "encoder": "NVENC's frames cross the host: h264_nvenc from the card's memory does not work "
+        "here (no memory here)",
+        "kernels": "NVDEC's frames cross the host: NVDEC into the card's memory does not work here "
+        "(its frames differ from those on the host)",
+    }
+    assert plan.codecs[2:] == (lines[broken],)
+    assert plan.on_card.decoded == (broken == "encoder")
+    assert (plan.on_card.holds is None) == (broken == "encoder")
+    codecs.close()
+    assert device.leaks() == []
+
+
+def test_a_card_without_room_for_their_frames_does_without(
+    device: RecordedDevice, codecs: Codecs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_video(tmp_path / "in.mp4", frames=8, size=FILM)
+    out = film.with_name("h264.mkv")
+    with Restorer(model="seedvr2-3b", profile="360p") as restorer_:
+        fits = restorer_.plan(film, out)
+        codecs.on_card.clear()
+        monkeypatch.setattr(device_memory, "QUEUE_FRAMES", 1 << 20)
+        plan = restorer_.plan(film, out)
+    assert fits.on_card.holds and fits.rings and plan.rings and plan.serving.card
+    assert plan.rings.device < fits.rings.device and plan.serving.card.fits
+    assert plan.codecs == (
+        "decoded by NVDEC",
+        "encoded by h264_nvenc",
+        "frames cross the host: the card has no room for more of them",
+    )
+    codecs.close()
 
 
 def test_a_trace_has_a_row_for_every_stream(device: RecordedDevice, film: Path) -> None:

@@ -22,8 +22,8 @@ from vr_trt.runtime.film import (
     EntryMissed,
     Film,
     Resume,
-    frame_digest,
 )
+from vr_trt.runtime.frame_digest import frame_digest
 from vr_trt.runtime.frames import Frame, Join
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import EMBEDDED, Model

@@ -60,7 +60,7 @@ def test_the_trial_of_a_decoder_works_in_software(trial: tuple[str, str, str]) -
 
 
 def test_a_trial_without_a_picture_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert gpu_codecs._tried("nothing", lambda: 0) == "nothing gives no picture"
+    assert gpu_codecs.tried("nothing", lambda: 0) == "nothing gives no picture"
     level = av.logging.get_level()
     probe_encoder.__wrapped__("h264_nvenc", "yuv420p")
     assert av.logging.get_level() == level
@@ -148,7 +148,7 @@ def test_a_decoder_of_its_own_gives_the_same_frames(
     """NVDEC's way through the reader, with software in the decoder's place."""
     own: Any = gpu_codecs._context
     monkeypatch.setattr(
-        gpu_codecs, "_context", lambda name, extra, hardware: own(SOFTWARE.get(name, name), extra, False)
+        gpu_codecs, "_context", lambda name, extra, options: own(SOFTWARE.get(name, name), extra, None)
     )  # fmt: skip
     clip = make_clip(tmp_path / "in.mkv", codec=codec, pix_fmt=pix_fmt, size=(64, 64), frames=12)
     info = probe(clip)
@@ -204,11 +204,15 @@ def test_presets_of_the_software_s_scale() -> None:
 def test_doctor_tries_them_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [found for found in doctor._gpu_codecs()]
     monkeypatch.setattr(doctor, "present_gpu", lambda: object())
-    encoders, decoders = doctor._gpu_codecs()
+    encoders, decoders, on_card = doctor._gpu_codecs()
     assert (encoders.name, decoders.name) == ("NVENC", "NVDEC")
     assert not encoders.ok and "av1_nvenc in p010le does not work here" in encoders.detail
     assert not decoders.ok and "NVDEC of vp9 in yuv420p does not work here" in decoders.detail
     assert "the CPU takes its place" in encoders.remedy and not encoders.needed
+    assert on_card.name == "frames on the card" and not on_card.ok
+    assert on_card.detail.startswith("CUDA does not work here (")
+    assert "; h264_nvenc from the card's memory does not work here (" in on_card.detail
+    assert on_card.remedy == "frames cross the host instead"
 
 
 @WITHOUT

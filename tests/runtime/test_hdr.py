@@ -10,8 +10,9 @@ from tests.runtime.conftest import picture, write_clip
 from vr_trt.runtime import hdr
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
-from vr_trt.runtime.hdr import HdrMetadata, dynamic_metadata, hdr_notes
+from vr_trt.runtime.hdr import HdrMetadata, dynamic_metadata, hdr_notes, is_dolby_vision_alone
 from vr_trt.runtime.reader import probe
+from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.writer import Writer
 
 DISPLAY = tuple(
@@ -81,3 +82,24 @@ def test_metadata_of_scenes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdr, "_side_data", lambda _, name, size: name == "DYNAMIC_HDR_PLUS")
     note = dynamic_metadata(frame)
     assert note is not None and note.startswith("HDR10+ metadata is dropped")
+    assert not is_dolby_vision_alone(frame)
+    monkeypatch.setattr(hdr, "_side_data", lambda _, name, size: name == "DOVI_METADATA")
+    assert is_dolby_vision_alone(frame)
+    frame.colorspace, frame.color_trc = 9, 18  # as telephones make it: others read its HLG
+    assert not is_dolby_vision_alone(frame)
+
+
+@pytest.mark.parametrize(
+    ("name", "transfer", "asked", "codec"),
+    [
+        ("a.mp4", 16, None, "hevc"),
+        ("a.mkv", 18, None, "hevc"),
+        ("a.mp4", 1, None, "h264"),
+        ("a.webm", 16, None, "av1"),
+        ("a.mp4", 16, "h264", "h264"),
+    ],
+)
+def test_hdr_is_hevc_unless_told_otherwise(
+    name: str, transfer: int, asked: str | None, codec: str
+) -> None:
+    assert Encoding(codec=asked).codec_for(Path(name), transfer).name == codec

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import numpy as np
 import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames, seconds
@@ -65,8 +66,32 @@ def test_damaged_images_are_skipped_up_to_a_cap(folder: Path) -> None:
 
 def test_an_image_of_another_size_is_refused(folder: Path) -> None:
     make_image(folder / "scan7.png", size=(50, 36))
-    with Reader(folder, probe(folder, Fraction(24))) as reader, pytest.raises(UsageError):
+    said = "scan7.png is 50x36, the first image 48x36"
+    with (
+        Reader(folder, probe(folder, Fraction(24))) as reader,
+        pytest.raises(UsageError, match=said),
+    ):
         list(reader)
+
+
+def test_what_of_a_folder_is_missing_is_said(folder: Path) -> None:
+    assert probe(folder, Fraction(24)).guesses == ()
+    (folder / "scan5.png").unlink()
+    (folder / "scan6.png").unlink()
+    (folder / "scan9.png").rename(folder / "scan9.jpg")
+    assert probe(folder, Fraction(24)).guesses == (
+        "1 images that are not .png are left out",
+        "3 numbers are missing, the first between scan4.png and scan7.png",
+    )
+
+
+def test_a_grey_page_among_coloured_ones(folder: Path) -> None:
+    page = make_image(folder / "scan4.png", size=(48, 36), pixel="gray")
+    (shade,) = (frame.to_ndarray() for frame in read_frames(page))
+    with Reader(folder, probe(folder, Fraction(24))) as reader:
+        frames = list(reader)
+    assert len(frames) == 12 and reader.skipped == 0
+    assert all(np.array_equal(plane, shade) for plane in frames[3].planes)
 
 
 def test_rates() -> None:
@@ -138,7 +163,8 @@ def test_pipes_at_both_ends(tmp_path: Path, model: str, came: str, codec: str) -
     assert b"23 frames" in done.stderr
 
 
-def test_what_comes_with_piped_mkv_reaches_a_file(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_what_comes_with_piped_mkv_goes_on(tmp_path: Path, model: str, live: bool) -> None:
     source, output = tmp_path / "in.mkv", tmp_path / "out.mkv"
     silent = make_video(tmp_path / "in.mp4", frames=150, size=(64, 48), audio=True)
     with av.open(str(silent)) as before, av.open(str(source), "w") as after:
@@ -158,10 +184,11 @@ def test_what_comes_with_piped_mkv_reaches_a_file(tmp_path: Path, model: str) ->
             if packet.size:
                 packet.stream = copies[packet.stream_index]
                 after.mux(packet)
-    done = piped(
-        ["-", "-o", str(output), "--profile", "360p", "--model", model], source.read_bytes()
-    )
+    target = "-" if live else str(output)
+    done = piped(["-", "-o", target, "--profile", "360p", "--model", model], source.read_bytes())
     assert done.returncode == 0 and b"sound" not in done.stderr, done.stderr
+    if live:
+        output.write_bytes(done.stdout)
     with av.open(str(source)) as given, av.open(str(output)) as found:
         kinds = [[stream.type for stream in c.streams] for c in (given, found)]
         assert kinds[0] == kinds[1] == ["video", "audio", "attachment"]
@@ -178,8 +205,8 @@ def test_what_comes_with_piped_mkv_reaches_a_file(tmp_path: Path, model: str) ->
 def test_what_does_not_come_through_a_pipe_is_said(tmp_path: Path, model: str) -> None:
     source = make_video(tmp_path / "in.mkv", frames=12, size=(64, 48), audio=True)
     options = ["--profile", "360p", "--model", model]
-    done = piped(["-", "-o", "-", *options], source.read_bytes())
-    assert done.returncode == 0 and b"goes into files only: it is left out" in done.stderr
+    done = piped(["-", "-o", "-", "--codec", "y4m", *options], source.read_bytes())
+    assert done.returncode == 0 and b"y4m has no sound: it is left out" in done.stderr
     stream = tmp_path / "in.ts"
     with av.open(str(source)) as before, av.open(str(stream), "w") as after:
         picture, sound = (
@@ -196,13 +223,30 @@ def test_what_does_not_come_through_a_pipe_is_said(tmp_path: Path, model: str) -
     assert done.returncode == 0 and b"copied from mkv only: it is left out" in done.stderr
 
 
-def test_sound_of_a_file_goes_through_standard_output(tmp_path: Path, model: str) -> None:
-    source = make_video(tmp_path / "in.mp4", frames=23, size=(64, 48), audio=True)
-    done = piped([str(source), "-o", "-", "--profile", "360p", "--model", model])
+@pytest.mark.parametrize("came", ["file", "pipe"])
+def test_a_part_of_the_sound_goes_through_standard_output(
+    tmp_path: Path, model: str, came: str
+) -> None:
+    source = make_video(tmp_path / "in.mkv", frames=75, size=(64, 48), audio=True)
+    name, given = (str(source), b"") if came == "file" else ("-", source.read_bytes())
+    options = ["--range", "25-50", "--profile", "360p", "--model", model]
+    done = piped([name, "-o", "-", *options], given)
     output = tmp_path / "out.mkv"
     output.write_bytes(done.stdout)
+    assert len(read_frames(output)) == 25
     with av.open(str(output)) as container:
         assert [stream.type for stream in container.streams] == ["video", "audio"]
+        heard = [float(p.pts * p.time_base) for p in container.demux(audio=0) if p.pts is not None]
+    assert heard[0] == pytest.approx(0, abs=0.05) and heard[-1] == pytest.approx(1, abs=0.05)
+
+
+def test_y4m_of_ten_bits(tmp_path: Path, model: str) -> None:
+    source = make_video(tmp_path / "in.mkv", frames=3, size=(64, 48), pixel="yuv420p10le")
+    options = ["--profile", "360p", "--model", model]
+    done = piped([str(source), "-o", "-", "--codec", "y4m", *options])
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out.y4m").write_bytes(done.stdout)
+    assert [f.format.name for f in read_frames(tmp_path / "out.y4m")] == ["yuv420p10le"] * 3
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ def test_a_list_of_paths(tmp_path: Path) -> None:
         tmp_path / "scan.png",
     ]
     assert [str(job.output.name) for job in jobs] == [
-        "a.restored.mp4",
-        "b.restored.mp4",
+        "a.restored.mkv",
+        "b.restored.mov",
         "scan.restored.png",
     ]
     assert [job.order for job in jobs] == [0, 1, 2] and jobs[0].asked.seed == 3
     out = [job.output for job in read_manifest_jobs(manifest, Asked(), tmp_path / "out")]
-    assert out == [tmp_path / "out" / name for name in ("a.mp4", "b.mp4", "scan.png")]
+    assert out == [tmp_path / "out" / name for name in ("a.mkv", "b.mov", "scan.png")]
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -64,7 +64,10 @@ def test_json_lines_change_what_is_asked(tmp_path: Path) -> None:
         (["[1]"], 'write an object with an "input"'),
         (['{"input": "a.mkv"'], "line 1"),
         (["# nothing"], "names no file"),
-        (['{"input": "a.mkv"}', '{"input": "a.mov"}'], "would both become"),
+        (
+            ['{"input": "a.mkv"}', '{"input": "a.avi", "output": "a.restored.mkv"}'],
+            "would both become",
+        ),
         (['{"input": "a.mkv", "output": 3}'], "output cannot be 3"),
     ],
 )

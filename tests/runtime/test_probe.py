@@ -6,10 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tests.media import make_image
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.frames import Frame, PixelFormat
-from vr_trt.runtime.probe import probe
+from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.still import encode_image
 
 MakeClip = Callable[..., Path]
@@ -108,6 +109,18 @@ def test_sizes_aspect_and_siting_are_upright(
 def test_turning_exchanges_the_chroma_factors(tmp_path: Path, make_clip: MakeClip) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4", pix_fmt="yuv422p", rotation=90))
     assert info.pixel.chroma == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "bits"), [("gray", 8), ("gray16be", 16), ("ya8", 8), ("monob", 8)]
+)
+def test_grey_scans(tmp_path: Path, pixel: str, bits: int) -> None:
+    """FFmpeg says of every PNG that its matrix is that of RGB."""
+    info = probe(make_image(tmp_path / "scan.png", size=(16, 8), pixel=pixel))
+    assert (info.pixel.layout, info.pixel.bits, info.pixel.full_range) == ("gray", bits, True)
+    assert not [line for line in info.guesses if "matrix" in line]
+    with Reader(info.path, info) as reader:
+        assert len(list(reader)) == 1
 
 
 @pytest.mark.parametrize(
@@ -238,6 +251,11 @@ def write_zeros(path: Path, clip: Path) -> None:
     path.write_bytes(data)
 
 
+def write_animated_webp(path: Path, clip: Path) -> None:
+    chunk = b"VP8X" + (10).to_bytes(4, "little") + bytes([2]) + bytes(9) + b"ANIM" + bytes(60)
+    path.write_bytes(b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk)
+
+
 @pytest.mark.parametrize(
     ("write", "error", "says"),
     [
@@ -250,6 +268,7 @@ def write_zeros(path: Path, clip: Path) -> None:
         (write_head, DamagedInputError, "damaged or cut off"),
         (write_frameless, DamagedInputError, "holds no frames"),
         (write_frameless_mkv, DamagedInputError, "damaged or cut off"),
+        (write_animated_webp, UsageError, "animated WebP"),
         (write_zeros, DamagedInputError, "no picture could be decoded"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from tests.engine_graphs import make_spec
 
 pytest.importorskip("triton")
+
+from triton import TritonError
 
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.selection import needed_stages
@@ -107,6 +110,27 @@ def test_a_cancelled_session_runs_no_more() -> None:
     assert stage.runs == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler.\nPlease specify via CC"),
+        TritonError("out of resource: shared memory"),
+        CalledProcessError(1, ["gcc", "main.c"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_first_run_stumbles_over_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def captured(self: TritonSession) -> None:
+        raise error
+
+    monkeypatch.setattr(TritonSession, "_captured", captured)
+    with pytest.raises(ModelError, match="summing does not start on the GPU .*doctor") as caught:
+        TritonSession(Summing("cpu"), "summing")._opened()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_step_is_opened_before_its_start_leaves_states(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +158,41 @@ def test_a_step_is_opened_before_its_start_leaves_states(
     model.drop("decode_start")
     model.session("decode_start")  # of the next shot
     assert opened == ["decode_step", "decode_start", "decode_start"]
+
+
+def test_a_replay_reads_and_leaves_everything_in_place() -> None:
+    stage = Summing("cpu")
+    session = TritonSession(stage, "summing")
+    places = session.tensors
+    assert sorted(places) == ["next.s", "state.s", "x", "y"]
+    assert places["next.s"] is places["state.s"] is stage.state
+    stage.x.fill_(2)
+    stage.state.fill_(5)
+    session.replay(stream=0)
+    assert places["y"].tolist() == places["next.s"].tolist() == ones(7).tolist()
+    session.cancel()
+    with pytest.raises(InterruptedRun, match="summing was stopped"):
+        session.replay(stream=0)
+    assert stage.runs == 1
+
+
+@pytest.mark.gpu
+def test_a_session_with_a_stream_of_its_own_runs_there_or_where_it_is_told() -> None:
+    own, other = torch.cuda.Stream(), torch.cuda.Stream()
+    stage = Summing("cuda")
+    session = TritonSession(stage, "summing", own)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(own):
+        torch.cuda._sleep(10_000_000)
+        stage.state.fill_(3)
+    first = call(session, {"x": ones(), "state.s": DeviceTensor(stage.state)})
+    assert host_floats(first["y"]).tolist() == ones(4).tolist()
+    with torch.cuda.stream(other):
+        torch.cuda._sleep(10_000_000)
+        stage.x.fill_(10)
+    session.replay(other.cuda_stream)
+    other.synchronize()
+    assert stage.y.tolist() == ones(14).tolist()
 
 
 @pytest.mark.gpu

@@ -195,14 +195,20 @@ def test_mkv_keeps_everything(tmp_path: Path, make_clip: MakeClip) -> None:
     assert packets(tmp_path / "out.mkv", "subtitle") == packets(source, "subtitle")
 
 
-def test_mp4_says_what_it_cannot_hold(tmp_path: Path, make_clip: MakeClip) -> None:
+@pytest.mark.parametrize(("suffix", "covered"), [(".mp4", 1), (".mov", 0)])
+def test_mp4_says_what_it_cannot_hold(
+    tmp_path: Path, make_clip: MakeClip, suffix: str, covered: int
+) -> None:
     source = rich_mkv(tmp_path / "in.mkv", make_clip(tmp_path / "clip.mp4", audio=0.3))
-    writer = copy_through(source, tmp_path / "out.mp4")
-    assert len(writer.warnings) == 2
-    subtitle, font = writer.warnings
-    assert "subtitle" in subtitle and ".mkv" in subtitle
-    assert "attachment" in font
-    with av.open(str(tmp_path / "out.mp4")) as container:
+    output = tmp_path / f"out{suffix}"
+    subtitle, font, *cover = copy_through(source, output).warnings
+    assert "subtitle" in subtitle and "becomes mov_text" in subtitle
+    assert "attachment" in font and "left out" in font
+    assert [("left out" in line, ".mp4 would keep it" in line) for line in cover] == [
+        (True, True)
+    ] * (1 - covered)
+    with av.open(str(output)) as container:
+        assert len(container.streams.subtitles) == 1
         assert len(container.streams.audio) == 1
         assert len(container.chapters()) == 2
         covers = [
@@ -210,7 +216,7 @@ def test_mp4_says_what_it_cannot_hold(tmp_path: Path, make_clip: MakeClip) -> No
             for stream in container.streams.video
             if stream.disposition & av.stream.Disposition.attached_pic
         ]
-        assert len(covers) == 1
+        assert len(covers) == covered
 
 
 def test_audio_that_does_not_fit_is_found_before_work(tmp_path: Path, make_clip: MakeClip) -> None:

@@ -1,0 +1,165 @@
+"""In place of the triton backend's kernels, where nothing compiles or interprets them: on the CPU.
+
+Networks are the fake model's graphs on tensors that stay where they are, as a `StaticStage` has
+them; pixels are the real stages on their kernels' references. Work happens in the order of a
+`RecordedDevice`'s stream, on PyTorch's own memory.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from tests.recorded_device import RecordedDevice
+from tests.tensorrt_stand_in import Sizes, sizes_of, zeros
+from torch import Tensor
+
+from vr_trt.engines.static_arena import Arena
+from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.triton_memory import _tensors
+from vr_trt.engines.triton_stages import Shared
+from vr_trt.kernels.colour_match import Axes, match_reference
+from vr_trt.kernels.to_model import ToModelTables, to_model_reference
+from vr_trt.kernels.to_video import ColourScales, ToVideoTables, to_video_reference
+from vr_trt.kernels.wavelet import wavelet_reference
+from vr_trt.runtime.triton_loop import LoopedStage
+
+
+class GraphStage:
+    """A graph of the fake model as a `StaticStage`, in bf16 but for its states.
+
+    A coder's ends lie in the arena that all coders share, and a call leaves nothing else there.
+    """
+
+    def __init__(self, graph: Path, sizes: Sizes, shared: Shared) -> None:
+        content = graph.read_bytes()
+        model = onnx.load_from_string(content).graph
+        self._session = onnxruntime.InferenceSession(content)
+        arrays = {value.name: zeros(value, sizes_of(model.name, sizes)) for value in model.input}
+        made = self._session.run(None, arrays)
+        arrays |= dict(zip([value.name for value in model.output], made, strict=True))
+        states = shared.states.get(model.name.partition("_")[0])
+        self._arena = None if states is None else Arena(shared.memory)
+        self._tensors: dict[str, Tensor] = {}
+        for name, array in arrays.items():
+            kind, dot, state = name.partition(".")
+            if dot and states is not None:
+                start = torch.from_numpy(np.array(array))
+                self._tensors[f"{kind}.{state}"] = states.setdefault(state, start)
+            elif self._arena is not None:
+                self._tensors[name] = self._arena.take(array.shape, torch.bfloat16)
+            else:
+                self._tensors[name] = torch.zeros(array.shape, dtype=torch.bfloat16)
+        self._inputs = [value.name for value in model.input]
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        return {name: x for name, x in self._tensors.items() if name in self._inputs}
+
+    @property
+    def outputs(self) -> Mapping[str, Tensor]:
+        return {name: x for name, x in self._tensors.items() if name not in self._inputs}
+
+    def run(self) -> None:
+        outputs = self.outputs
+        feeds = {name: x.float().numpy().copy() for name, x in self.inputs.items()}
+        results = self._session.run(list(outputs), feeds)
+        if self._arena is not None:
+            self._arena.memory.fill_(0xFF)  # NaN
+        for tensor, result in zip(outputs.values(), results, strict=True):
+            tensor.copy_(torch.from_numpy(np.asarray(result)))
+
+
+class ToModel:
+    """In place of `kernels.to_model.ToModel`."""
+
+    def __init__(self, tables: ToModelTables, device: torch.device) -> None:
+        self._tables = tables
+
+    def __call__(self, y: Tensor, u: Tensor, v: Tensor, out: Tensor) -> Tensor:
+        return out.copy_(to_model_reference(y, u, v, self._tables))
+
+
+class Wavelet:
+    """In place of `kernels.wavelet.Wavelet`."""
+
+    def __init__(self, height: int, width: int, device: torch.device, *, detail: Any) -> None:
+        self._size, self._detail = (height, width), detail
+
+    def __call__(self, restored: Tensor, reference: Tensor, out: Tensor, room: Tensor) -> Tensor:
+        height, width = self._size
+        ours, theirs = (x[..., :height, :width] for x in (restored, reference))
+        return out.copy_(wavelet_reference(ours, theirs, self._detail))
+
+
+class ColourMatch:
+    """In place of `kernels.colour_match.ColourMatch`."""
+
+    tiles = 1
+
+    def __init__(self, axes: Axes, height: int, width: int, device: torch.device) -> None:
+        self._axes, self._size = axes, (height, width)
+
+    def __call__(self, restored: Tensor, reference: Tensor, out: Tensor, room: Tensor) -> Tensor:
+        height, width = self._size
+        ours, theirs = (x[..., :height, :width] for x in (restored, reference))
+        return out.copy_(match_reference(ours, theirs, self._axes))
+
+
+class ToVideo:
+    """In place of `kernels.to_video.ToVideo`; of colours that were matched, RGB only."""
+
+    def __init__(self, tables: ToVideoTables, device: torch.device) -> None:
+        self._tables = tables
+
+    def __call__(
+        self, x: Tensor, y: Tensor, u: Tensor, v: Tensor, match: ColourScales | None = None
+    ) -> None:
+        if match is not None:
+            assert match.axes == "adain"
+            scale, shift = match.values.permute(2, 1, 0)[..., None, None]
+            x = x * scale + shift
+        for plane, made in zip((y, u, v), to_video_reference(x, self._tables), strict=True):
+            plane.copy_(made)
+
+
+class Loan:
+    """Memory of PyTorch's under addresses of a recorded device."""
+
+    def __init__(self, device: RecordedDevice) -> None:
+        self.device = device
+        self._addresses: dict[int, int] = {}  # of storages, by where they lie
+        self._kept: list[Tensor] = []
+
+    def address(self, x: Tensor) -> int:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in self._addresses:
+            everything = torch.empty(0, dtype=torch.uint8).set_(storage)
+            self._kept.append(everything)  # so that nothing else comes to lie there
+            self._addresses[storage.data_ptr()] = self.device.lend(everything.numpy())
+        return self._addresses[storage.data_ptr()] + int(x.storage_offset()) * x.element_size()
+
+    def used_by(self, stage: StaticStage) -> list[int]:
+        """Where all memory begins that a stage refers to."""
+        named = (*stage.inputs.values(), *stage.outputs.values())
+        found = {x.untyped_storage().data_ptr(): x for x in (*named, *_tensors(stage))}
+        return [self.address(x) for x in found.values() if x.nbytes]
+
+
+def recorded_stages(loan: Loan) -> type[LoopedStage]:
+    """`LoopedStage` whose graphs are replayed on the loan's device."""
+
+    class RecordedStage(LoopedStage):
+        def _address(self, x: Tensor) -> int:
+            assert x.is_contiguous()
+            return loan.address(x)
+
+        def enqueue(self, stream: int) -> None:
+            session = self._session
+            used = loan.used_by(session._stage)
+            loan.device.enqueue(stream, "replay", lambda: session.replay(stream), used, used)
+
+    return RecordedStage
