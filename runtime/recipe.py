@@ -211,14 +211,12 @@ def output_spec(
 
 def with_codecs(plan: Plan, path: Path, decoded: str) -> Plan:
     """The plan, and who would decode and encode; `decoded`: why NVDEC does not, or nothing."""
-    spec, line = None, ""
-    if not is_image_path(path):
-        spec, line = output_spec(plan, path, Encoding(), overwrite=False)
-        plan = with_card(plan, spec)
+    spec, line = output_spec(plan, path, Encoding(), overwrite=False)
+    plan = with_card(plan, spec)
     way = plan.on_card
     stays = "; its frames stay on the card" if way.decoded else ""
     lines = [f"decoded by NVDEC{stays}" if plan.source.nvdec else decoded or "decoded on the CPU"]
-    if spec is not None:
+    if not is_image_path(path):
         there = "" if way.holds is None else ", from the card's memory"
         lines.append(line or f"encoded by {spec.coder.encoder}{there}")
     return replace(plan, codecs=(*lines, *way.lines))

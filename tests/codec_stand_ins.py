@@ -143,6 +143,11 @@ class NvdecContext:
         """Without `nvdec` frames come to the host, as FFmpeg's do by default."""
         self._software, self._nvdec = software, nvdec
 
+    @property
+    def sample_aspect_ratio(self) -> Fraction | None:
+        found: Fraction | None = self._software.sample_aspect_ratio
+        return found
+
     def decode(self, packet: Any) -> list[Any]:
         pictures = self._software.decode(packet)
         return pictures if self._nvdec is None else [self._nvdec.decode(x) for x in pictures]

@@ -60,6 +60,13 @@ def test_verify_without_names_takes_what_is_here() -> None:
     assert lines[0].endswith(table()[7].sha256 or "nothing")
 
 
+def test_verify_takes_a_model_as_pull_does() -> None:
+    result = CliRunner().invoke(app, ["verify", "seedvr2-3b"])
+    assert isinstance(result.exception, ModelError)
+    absent = [line.split()[-1] for line in result.output.splitlines() if "absent" in line]
+    assert absent == ["seedvr2-3b-fp16", "vae-fp16"]
+
+
 def test_verify_reports_all_and_fails_with_the_first(tmp_path: Path) -> None:
     (tmp_path / "weights/pos_emb.pt").write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"pos_emb\.pt is damaged"):

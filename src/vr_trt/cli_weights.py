@@ -44,14 +44,23 @@ def pull(
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Names from `weights list`, or paths; without any, every file here."),
+        typer.Argument(
+            help="Names from `weights list`, models, or paths; without any, every file here."
+        ),
     ] = None,
     folder: Folder = None,
 ) -> None:
     """Read weights and compare their hashes with the published or recorded ones."""
     from vr_trt.errors import ModelError
     from vr_trt.export import weights
+    from vr_trt.export.weights_table import table, wanted
 
+    models = {file.model for file in table() if file.kind == "generator"}
+    names = [
+        part
+        for name in names or ()
+        for part in ([file.name for file in wanted(name)] if name in models else [name])
+    ]
     if not names:
         here = [local for local in weights.local_files(folder) if local.state != "absent"]
         names = [local.file.name for local in here if local.state != "partial"]
