@@ -71,6 +71,13 @@ BARS = (
         why="the aim of the fp8 gate (engines/gate.py)",
     ),
     Bar(
+        row="fp8 encoder",
+        what="E4M3 convolutions in the encoder's blocks, emulated in PyTorch",
+        least=42,
+        beats_seed=True,
+        why="as of the decoder",
+    ),
+    Bar(
         row="fp8 decoder",
         what="E4M3 convolutions in the decoder's blocks, emulated in PyTorch",
         least=42,

@@ -94,6 +94,7 @@ def network_rows(
         ("streamed VAE", wide.streamed()),
         ("cut VAE", wide.cut()),
         ("bf16", folded(files, torch.bfloat16).chain()),
+        ("fp8 encoder", wide.e4m3({"encoder": scales["encoder"]})),
         ("fp8 decoder", wide.e4m3({"decoder": scales["decoder"]})),
     ):
         said(name)

@@ -49,7 +49,8 @@ def committed() -> Any:
 def test_what_is_done_to_the_network_reaches_its_bars(clip: QualityClip, tmp_path: Path) -> None:
     other = quality_clip(tmp_path, Scene(width=96, height=64, frames=9, seed=5))
     rows = {row.bar.row: row for row in network_rows(FILES, clip, other, lambda line: None)}
-    assert list(rows) == ["folding", "streamed VAE", "cut VAE", "bf16", "fp8 decoder"]
+    names = ["folding", "streamed VAE", "cut VAE", "bf16", "fp8 encoder", "fp8 decoder"]
+    assert list(rows) == names
     for name, row in rows.items():
         assert row.passed, f"{name}: {row.worst:.1f} dB in the worst frame, {row.bar.least} wanted"
 
