@@ -264,6 +264,8 @@ def test_interrupted(tmp_path: Path, model: str, number: signal.Signals) -> None
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        # Tests may be run by something that ignores signals, as `nohup` does.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stdout is not None
     process.stdout.readline()  # the run has begun

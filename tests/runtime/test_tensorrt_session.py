@@ -72,9 +72,10 @@ def test_all_memory_goes_back(tmp_path: Path, device: RecordedDevice) -> None:
     gpu = gpu_on(device)
     session = TensorRtSession(counter(tmp_path / "plan"), gpu)
     out = call(session, {"x": ones(1), "state.n": ones(2)})
+    stream = gpu.stream
     del out, session, gpu
     gc.collect()
-    device.synchronize(1)
+    device.synchronize(stream)
     assert device.memory == {}
 
 
