@@ -3,7 +3,7 @@
     python -m vr_trt.export.nano.train --work FOLDER --out export/nano/weights
 
 FOLDER keeps the clips and the checkpoint (about 1.5 GB). Run again after an interruption, it goes
-on where it was. On a GPU where PyTorch finds one, else on the CPU. The weights here took 50 minutes
+on where it was. On a GPU where PyTorch finds one, else on the CPU. The weights here took 100 minutes
 of one shared CPU core: they are these phases', and more steps would lead further. Another run's
 clips differ in a few bits, as x264 does not always give the same ones.
 
