@@ -83,6 +83,15 @@ def check_kernels(launches: Iterable[partial[object]], chip: int) -> dict[str, A
     }
 
 
+def distinct_launches(launches: Iterable[partial[object]], chip: int) -> dict[object, int]:
+    """The kernels that `launches` need on `chip`, each by what it is and the first's number."""
+    found: dict[object, int] = {}
+    for number, launch in enumerate(launches):
+        for request in _requests([launch], chip):
+            found.setdefault(request.key, number)
+    return found
+
+
 def check_attention(config: GeneratorConfig, precision: str, chip: int) -> dict[str, Any]:
     """What the generator's attention compiles to for `chip`; ModelError if it does not fit there."""
     kind, codes = ("fp16", True) if precision == "fp8" else (precision, False)

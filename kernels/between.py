@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("ptx")
 KINDS = ("fp32", "fp16", "bf16")
+MADE_BY = "// by Triton "  # the first line of what ships; another version writes another text
 CODES = "u16"  # code values of more than 8 bits, which float32 holds exactly
 BLOCK = 1024  # items of a program
 _OLDEST = 75  # newer chips run the PTX of older ones
@@ -97,7 +98,8 @@ def write_ptx(kernels: Iterable[tuple[str, CompiledKernel]]) -> None:
     """Put what ships into its folder, and say what each kernel takes."""
     FOLDER.mkdir(exist_ok=True)
     for name, kernel in kernels:
-        (FOLDER / f"{name}.ptx").write_text(without_notes(kernel.ptx), encoding="ascii")
+        text = f"{MADE_BY}{triton.__version__}\n{without_notes(kernel.ptx)}"
+        (FOLDER / f"{name}.ptx").write_text(text, encoding="ascii")
         print(f"{name}: {kernel.arch}, {kernel.resources.registers} registers")
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tests.kernel_runs import run
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 from vr_trt.kernels import code_values
 from vr_trt.kernels.aot import assemble, parameters
-from vr_trt.kernels.between import BLOCK, FOLDER, KINDS, compiled, without_notes
+from vr_trt.kernels.between import BLOCK, FOLDER, KINDS, MADE_BY, compiled, without_notes
 from vr_trt.runtime import cuda_kernels
 
 PLANE = [".u64", ".u32", ".u32"]  # where it lies, its steps
@@ -29,9 +29,14 @@ def test_on_a_gpu() -> None:
 
 
 def test_what_ships_is_what_the_source_compiles_to() -> None:
+    texts = {path.name: path.read_text("ascii").partition("\n") for path in FOLDER.iterdir()}
+    (head,) = {head for head, _, _ in texts.values()}  # all by one version
+    assert re.fullmatch(MADE_BY + r"\d+\.\d+\.\d+", head)
+    if head != f"{MADE_BY}{triton.__version__}":
+        pytest.skip(f"what ships is made {head.removeprefix('// ')}; here is {triton.__version__}")
     kernels = [*compiled(), *code_values.compiled()]
     made = {f"{name}.ptx": without_notes(kernel.ptx) for name, kernel in kernels}
-    assert made == {path.name: path.read_text("ascii") for path in FOLDER.iterdir()}
+    assert made == {name: body for name, (_, _, body) in texts.items()}
 
 
 @pytest.mark.parametrize("sm", [80, 86, 89, 90, 100, 120])
