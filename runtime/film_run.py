@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import InterruptedRun, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.cut_list import cuts_from
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.entry import Entry, entry_at
@@ -208,7 +209,7 @@ class FilmRun:
         except InterruptedRun as stop:
             if writer.kept:
                 raise InterruptedRun(
-                    f"{stop}; {writer.kept} frames are kept, --resume goes on"
+                    f"{stop}; {counted(writer.kept, 'frame is', 'frames are')} kept, --resume goes on"
                 ) from None
             raise
 

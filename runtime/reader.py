@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock, shown_as_decoded
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
@@ -103,16 +104,19 @@ class Reader:
         """What went wrong so far, one line each."""
         lines = list(self._decoder.warnings)
         if self.skipped:
-            lines.append(f"{self.skipped} damaged packets were skipped")
+            packets = counted(self.skipped, "damaged packet was", "damaged packets were")
+            lines.append(f"{packets} skipped")
         if self._corrupt:
-            lines.append(f"{self._corrupt} damaged frames were restored as they are")
+            frames = counted(self._corrupt, "damaged frame was", "damaged frames were")
+            lines.append(f"{frames} restored as they are")
         if self._interlaced:
+            frames = counted(self._interlaced, "interlaced frame was", "interlaced frames were")
             lines.append(
-                f"{self._interlaced} interlaced frames were restored as they are: "
-                "--deinterlace field or frame takes them apart"
+                f"{frames} restored as they are: --deinterlace field or frame takes them apart"
             )
         if self._clock.repaired:
-            lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
+            times = counted(self._clock.repaired, "timestamp was", "timestamps were")
+            lines.append(f"{times} missing or out of order")
         if self._clock.short_by is not None:
             lines.append(
                 f"the video ends {self._clock.short_by:.1f} s earlier than announced; "

@@ -80,7 +80,7 @@ def test_what_of_a_folder_is_missing_is_said(folder: Path) -> None:
     (folder / "scan6.png").unlink()
     (folder / "scan9.png").rename(folder / "scan9.jpg")
     assert probe(folder, Fraction(24)).guesses == (
-        "1 images that are not .png are left out",
+        "1 image that is not .png is left out",
         "3 numbers are missing, the first between scan4.png and scan7.png",
     )
 
