@@ -100,8 +100,8 @@ class FilmRun:
         # for a network that looks further back than it was given, or an input that cannot be sought.
         for exact in (False, True):
             journal = self._open_journal()
-            journal.forget_ahead()
             try:
+                journal.forget_ahead()
                 resume = _resume_point(journal, make_work, exact) if journal.segments else None
                 return self._attempt(make_work(), journal, resume, on_progress, seek=not exact)
             except (EntryMissed, SeekMissed):
