@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,15 +141,16 @@ class FilmRun:
                 f"a stopped run of {path} is kept: --resume goes on with it, --overwrite starts over"
             )
         with output_errors(path):
+            fresh = not (self._resume and _has_journal(path))
             journal = Journal(path, self.facts)
-            try:
+            with ExitStack() as undo:
+                # A run that a stop, or a full disk, ends here leaves no folder with nothing in it.
+                undo.callback(partial(journal.close, keep=False) if fresh else journal.release)
                 if self._resume:
                     journal.resume()
                 else:
                     journal.begin()
-            except UsageError:
-                journal.release()
-                raise
+                undo.pop_all()
         return journal
 
     def _attempt(
