@@ -75,8 +75,8 @@ class RayCluster:
         self.gpus = sum(int(node.get("GPU", 0)) for node in alive)
         if not self.cores or max(self.cores) < threads:
             self.close()
-            cores = counted(threads or 1, "core")
-            raise UsageError(f"--cluster {address}: no machine of it has {cores}")
+            wanted = counted(threads or 1, "core")
+            raise UsageError(f"--cluster {address}: no machine of it has {wanted}")
 
     def close(self) -> None:
         """Leave it; everything of this run in it ends."""
