@@ -13,6 +13,7 @@ from statistics import fmean, median
 from vr_trt.bench.picture_measures import Motion, change, colour_difference, psnr, ssim
 from vr_trt.bench.rgb_film import Picture01, rgb_frames, size_of
 from vr_trt.errors import UsageError
+from vr_trt.runtime.counted import counted
 
 Likeness = Callable[[Picture01, Picture01], float]
 
@@ -157,7 +158,8 @@ def _notes(
                 "by bicubic"
             )
         if rest:
-            yield f"{path.name} has {rest} frames more, which are left out"
+            more = counted(rest, "frame more, which is", "frames more, which are")
+            yield f"{path.name} has {more} left out"
 
 
 def _share(changes: Sequence[float], i: int) -> float:

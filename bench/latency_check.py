@@ -22,6 +22,7 @@ from vr_trt.bench.latency_worker import Job
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.generator_stage import GeneratorStage
 from vr_trt.runtime.model import KNOWN_MODELS, Model
 from vr_trt.runtime.noise import window_noise
@@ -141,7 +142,9 @@ def check(job: Job) -> dict[str, Any]:
     with Reader(Path(job.clip), info) as reader:
         frames = list(islice(reader, START_FRAMES + FRAMES_PER_LATENT * step))
     if len(frames) < START_FRAMES + FRAMES_PER_LATENT * step:
-        raise UsageError(f"{job.clip} has {len(frames)} frames: give a clip of a few more")
+        raise UsageError(
+            f"{job.clip} has {counted(len(frames), 'frame')}: give a clip of a few more"
+        )
     reference = make_reference(plain, pixels.to_model(frames), profile.window_latents)
     del plain  # its memory is needed
     precision = serving.selection.precision

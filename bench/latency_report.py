@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vr_trt.bench.latency_worker import OURS
+from vr_trt.runtime.counted import counted
 
 Row = Mapping[str, Any]
 
@@ -15,7 +16,9 @@ def show(document: Row, console: Console) -> None:
     """Everything: the rows side by side, then the stages of ours."""
     machine, ceilings = document["machine"], document["ceilings"]
     gpu = f", {machine['gpu']['name']}" if machine["gpu"] else ""
-    console.print(f"{machine['processor']}, {machine['cores']} cores{gpu}", highlight=False)
+    console.print(
+        f"{machine['processor']}, {counted(machine['cores'], 'core')}{gpu}", highlight=False
+    )
     if ceilings:
         console.print(
             f"ceilings: {ceilings['flops'] / 1e9:.0f} GFLOP/s, {ceilings['bytes'] / 1e9:.1f} GB/s "

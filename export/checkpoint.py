@@ -127,7 +127,7 @@ def _check_dtypes(checkpoint: Checkpoint) -> Checkpoint:
     wrong = {k: dtype for k, dtype in checkpoint.dtypes.items() if dtype not in WEIGHT_DTYPES}
     for key, dtype in wrong.items():
         raise ModelError(
-            f"{checkpoint.path} stores {len(wrong)} tensors in a type that weights do not have "
+            f"{checkpoint.path} stores tensors in a type that weights do not have, {len(wrong)} in all "
             f"({key} is {_name(dtype)}); {REMEDY}."
         )
     return checkpoint

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.local_gpu import Gpu, gpu_number
 from vr_trt.errors import MemoryBudgetError, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.journal import stopped_facts
 from vr_trt.runtime.local_pool import LocalPool
@@ -90,7 +91,8 @@ def check_workers_memory(plan: "Plan", workers: int) -> None:
     if workers > fit:
         advice = f"--workers {fit} would fit" if fit > 1 else "only one would fit"
         raise MemoryBudgetError(
-            f"{workers} workers at {plan.profile.name} need about {plan.peak_bytes // MIB} MiB of "
+            f"{counted(workers, 'worker')} at {plan.profile.name} "
+            f"{'needs' if workers == 1 else 'need'} about {plan.peak_bytes // MIB} MiB of "
             f"memory each and {plan.available_bytes // MIB} MiB are free: {advice}"
         )
 

@@ -2,13 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import InterruptedRun, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.cut_list import cuts_from
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.entry import Entry, entry_at
@@ -99,8 +102,8 @@ class FilmRun:
         # for a network that looks further back than it was given, or an input that cannot be sought.
         for exact in (False, True):
             journal = self._open_journal()
-            journal.forget_ahead()
             try:
+                journal.forget_ahead()
                 resume = _resume_point(journal, make_work, exact) if journal.segments else None
                 return self._attempt(make_work(), journal, resume, on_progress, seek=not exact)
             except (EntryMissed, SeekMissed):
@@ -138,15 +141,16 @@ class FilmRun:
                 f"a stopped run of {path} is kept: --resume goes on with it, --overwrite starts over"
             )
         with output_errors(path):
+            fresh = not (self._resume and _has_journal(path))
             journal = Journal(path, self.facts)
-            try:
+            with ExitStack() as undo:
+                # A run that a stop, or a full disk, ends here leaves no folder with nothing in it.
+                undo.callback(partial(journal.close, keep=False) if fresh else journal.release)
                 if self._resume:
                     journal.resume()
                 else:
                     journal.begin()
-            except UsageError:
-                journal.release()
-                raise
+                undo.pop_all()
         return journal
 
     def _attempt(
@@ -208,7 +212,7 @@ class FilmRun:
         except InterruptedRun as stop:
             if writer.kept:
                 raise InterruptedRun(
-                    f"{stop}; {writer.kept} frames are kept, --resume goes on"
+                    f"{stop}; {counted(writer.kept, 'frame is', 'frames are')} kept, --resume goes on"
                 ) from None
             raise
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from vr_trt.errors import DamagedInputError, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.media import url_of
 from vr_trt.runtime.publish import IMAGE_CODECS
@@ -58,12 +59,15 @@ def _remarks(folder: Path, files: tuple[Path, ...]) -> list[str]:
     lines = []
     others = sum(map(len, _images_by_kind(folder).values())) - len(files)
     if others:
-        lines.append(f"{others} images that are not {files[0].suffix.lower()} are left out")
+        kind = files[0].suffix.lower()
+        images = counted(others, f"image that is not {kind} is", f"images that are not {kind} are")
+        lines.append(f"{images} left out")
     gaps = [pair for pair in pairwise(files) if _missing(*pair)]
     missing = sum(_missing(*pair) for pair in gaps)
     if 0 < missing <= len(files):  # more: the numbers are dates, or none of a sequence
         one, two = gaps[0]
-        lines.append(f"{missing} numbers are missing, the first between {one.name} and {two.name}")
+        numbers = counted(missing, "number is", "numbers are")
+        lines.append(f"{numbers} missing, the first between {one.name} and {two.name}")
     return lines
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.frames import Join
-from vr_trt.runtime.publish import sync
+from vr_trt.runtime.publish import followed, sync
 
 FORMAT = 3
 
@@ -179,8 +179,9 @@ def segment_name(first: int) -> str:
 
 
 def folder_of(output: Path) -> Path:
-    """Where the journal of an output lies."""
-    return output.with_name(f".{output.name}.resume")
+    """Where the journal of an output lies; whatever link leads to it, there is one."""
+    file = followed(output)
+    return file.with_name(f".{file.name}.resume")
 
 
 def stopped_run(output: Path) -> Literal["begun", "complete"] | None:

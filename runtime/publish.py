@@ -44,10 +44,13 @@ def check_target(path: Path, source: Path, overwrite: bool) -> None:
     if path.name == "-":
         return  # standard output
     check_name(path)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent} is not a directory; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path.parent} cannot be written to: permission denied")
+    folder = followed(path).parent
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a directory; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be written to: permission denied")
+    if followed(path).is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path} is neither a file nor leads to one; give another name")
     for written in (path, partial_path(path)):
         if written.exists() and source.exists() and written.samefile(source):
             raise UsageError(f"{path} would replace the input; give another name")
@@ -66,17 +69,26 @@ def check_name(path: Path) -> None:
         )
 
 
+def followed(path: Path) -> Path:
+    """The file that a link leads to, there or not; a path that is no link as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def partial_path(path: Path) -> Path:
-    """Where the output grows: hidden, in the same directory, so that moving it is atomic."""
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
+    """Where the output grows: hidden, in the same directory, so that moving it is atomic.
+
+    Of a link, in the directory of the file that it leads to.
+    """
+    file = followed(path)
+    return file.with_name(f".{file.stem}.partial{path.suffix}")
 
 
 def publish(path: Path) -> None:
-    """Bring the finished partial file to disk and give it its name."""
-    partial = partial_path(path)
+    """Bring the finished partial file to disk and give it its name; a link stays one."""
+    partial, file = partial_path(path), followed(path)
     sync(partial)
-    os.replace(partial, path)
-    sync(path.parent)
+    os.replace(partial, file)
+    sync(file.parent)
 
 
 def remove_partial(path: Path) -> None:

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from vr_trt.errors import ModelError, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.workers import (
     Died,
     Failed,
@@ -74,7 +75,8 @@ class RayCluster:
         self.gpus = sum(int(node.get("GPU", 0)) for node in alive)
         if not self.cores or max(self.cores) < threads:
             self.close()
-            raise UsageError(f"--cluster {address}: no machine of it has {threads or 1} cores")
+            wanted = counted(threads or 1, "core")
+            raise UsageError(f"--cluster {address}: no machine of it has {wanted}")
 
     def close(self) -> None:
         """Leave it; everything of this run in it ends."""

@@ -11,12 +11,14 @@ from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.clock import Clock, shown_as_decoded
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.decode import Decoder
 from vr_trt.runtime.deinterlace import deinterlace
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.gpu_codecs import nvdec_context
 from vr_trt.runtime.image_sequence import ImageDecoder
 from vr_trt.runtime.media import main_video, open_input
+from vr_trt.runtime.orientation import orientation
 from vr_trt.runtime.packing import nearest_planar, packing_of, planar_name
 from vr_trt.runtime.planes import Planes, take_planes, turn_planes
 from vr_trt.runtime.probe import probe
@@ -103,16 +105,19 @@ class Reader:
         """What went wrong so far, one line each."""
         lines = list(self._decoder.warnings)
         if self.skipped:
-            lines.append(f"{self.skipped} damaged packets were skipped")
+            packets = counted(self.skipped, "damaged packet was", "damaged packets were")
+            lines.append(f"{packets} skipped")
         if self._corrupt:
-            lines.append(f"{self._corrupt} damaged frames were restored as they are")
+            frames = counted(self._corrupt, "damaged frame was", "damaged frames were")
+            lines.append(f"{frames} restored as they are")
         if self._interlaced:
+            frames = counted(self._interlaced, "interlaced frame was", "interlaced frames were")
             lines.append(
-                f"{self._interlaced} interlaced frames were restored as they are: "
-                "--deinterlace field or frame takes them apart"
+                f"{frames} restored as they are: --deinterlace field or frame takes them apart"
             )
         if self._clock.repaired:
-            lines.append(f"{self._clock.repaired} timestamps were missing or out of order")
+            times = counted(self._clock.repaired, "timestamp was", "timestamps were")
+            lines.append(f"{times} missing or out of order")
         if self._clock.short_by is not None:
             lines.append(
                 f"the video ends {self._clock.short_by:.1f} s earlier than announced; "
@@ -144,24 +149,33 @@ class Reader:
 
     def _content(self, decoded: av.VideoFrame) -> "Planes | DecodedPicture":
         """The upright picture, where it is to be."""
-        stored = (self.info.width, self.info.height)[:: -1 if self.info.rotation % 180 else 1]
-        if (decoded.width, decoded.height) != stored:
-            raise self._changed(
-                decoded, f"{stored[0]}x{stored[1]}", f"{decoded.width}x{decoded.height}"
-            )
+        rotation, _ = self._turn(decoded)
+        upright = (decoded.width, decoded.height)[:: -1 if rotation % 180 else 1]
+        if upright != (self.info.width, self.info.height):
+            now = "{}x{}".format(*upright)
+            raise self._changed(decoded, f"{self.info.width}x{self.info.height}", now)
         if self._on_card is None:
             return self._planes(decoded)
         there = decoded.sw_format or decoded.format
         to_host = lambda: self._planes(decoded.reformat(format=there.name))
         return self._on_card.take(decoded, to_host)
 
+    def _turn(self, decoded: av.VideoFrame) -> tuple[int, bool]:
+        """Degrees clockwise and mirrored afterwards: the film's, of a folder each image's own."""
+        if not self.info.images or decoded.pts is None:
+            return self.info.rotation, self.info.mirrored
+        rotation, mirrored, _ = orientation(decoded, self.info.images[decoded.pts])
+        return rotation, mirrored
+
     def _planes(self, decoded: av.VideoFrame) -> Planes:
         """The frame's planes, upright, in the pixel format that probing announced."""
-        pixel, turned = self.info.pixel, self.info.rotation % 180
+        pixel, turn = self.info.pixel, self._turn(decoded)
         name = decoded.format.name
         packing = packing_of(name) or packing_of(nearest_planar(name))
         assert packing is not None, f"no arrangement for {name}"
-        chroma = pixel.chroma[::-1] if turned else pixel.chroma
+        chroma = pixel.chroma[::-1] if turn[0] % 180 else pixel.chroma
+        if 4 in chroma and (turn[0] - self.info.rotation) % 180:  # no format has it standing
+            raise self._changed(decoded, "not", "4:1:1 and turned")
         if (packing.layout, packing.bits, packing.chroma) != (pixel.layout, pixel.bits, chroma):
             greyed = (packing.layout, pixel.layout) == ("gray", "rgb") and self.info.images
             if packing.layout != pixel.layout and not greyed:
@@ -170,8 +184,8 @@ class Reader:
             decoded = decoded.reformat(format=wanted, threads=1)
             if greyed:  # a scanner's grey page among coloured ones
                 luma = take_planes(decoded)[0]
-                return turn_planes((luma, luma, luma), self.info.rotation, self.info.mirrored)
-        return turn_planes(take_planes(decoded), self.info.rotation, self.info.mirrored)
+                return turn_planes((luma, luma, luma), *turn)
+        return turn_planes(take_planes(decoded), *turn)
 
     def _changed(self, decoded: av.VideoFrame, before: str, now: str) -> UsageError:
         """What to say where the picture is not what it was at the start any more."""

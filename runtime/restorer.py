@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.crew import (
     check_spreadable,
     kept_threads,
@@ -267,7 +268,8 @@ def _choose(what: str, value: str, choices: Any) -> None:
 def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
     if not kept or asked in (0, kept):
         return ()
-    return (f"the stopped run had {kept} threads and so has this one: others round otherwise",)
+    threads = counted(kept, "thread")
+    return (f"the stopped run had {threads} and so has this one: others round otherwise",)
 
 
 def _checked(picture: Pictures) -> Pictures:

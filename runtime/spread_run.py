@@ -10,6 +10,7 @@ from time import perf_counter
 from vr_trt import __version__
 from vr_trt.engines.profiles import Profile
 from vr_trt.errors import DamagedInputError, InterruptedRun, UsageError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.film import Resume
 from vr_trt.runtime.film_run import Done, FilmRun, OnProgress
@@ -77,7 +78,8 @@ class SpreadRun(FilmRun):
             except (InterruptedRun, KeyboardInterrupt) as stop:
                 said = str(stop) or "stopped by the user"
                 if journal.kept:
-                    said += f"; {journal.kept} frames are kept, --resume goes on"
+                    frames = counted(journal.kept, "frame is", "frames are")
+                    said += f"; {frames} kept, --resume goes on"
                 raise InterruptedRun(said) from None
 
     def _over(

@@ -8,6 +8,7 @@ from typing import Self
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.copy_plan import CopyPlan, plan_copy, plan_streams
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.encode import OutputSpec
 from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.hdr import hdr_notes
@@ -135,7 +136,12 @@ class Writer:
     def warnings(self) -> list[str]:
         """What does not reach the output, one line each."""
         broken = self._broken
-        lost = [f"{broken} damaged packets of other streams were left out"] if broken else []
+        packets = counted(
+            broken,
+            "damaged packet of other streams was",
+            "damaged packets of other streams were",
+        )
+        lost = [f"{packets} left out"] if broken else []
         return list(self._plan.warnings) + lost
 
     @property

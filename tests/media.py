@@ -1,5 +1,6 @@
 """Small files for the tests: a moving gradient as video, a gradient as an image."""
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -67,6 +68,15 @@ def make_image(path: Path, *, size: tuple[int, int], pixel: str = "rgb24") -> Pa
         stream.width, stream.height, stream.pix_fmt = *size, pixel
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def with_orientation(path: Path, exif: int) -> Path:
+    """Tell in a JPEG file how it lies, by EXIF's number."""
+    entry = struct.pack("<HHHIHHI", 1, 0x112, 3, 1, exif, 0, 0)
+    body = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
     return path
 
 

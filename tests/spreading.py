@@ -12,6 +12,8 @@ import av
 import numpy as np
 from tests.media import picture
 
+from vr_trt.runtime.journal import folder_of
+
 # The command line with short segments, stretches and warm-ups, so that a short clip has many.
 RUN = """
 import sys
@@ -57,6 +59,11 @@ def run(film: Path, model: str, output: Path, *options: str) -> subprocess.Compl
     """The command, to its end."""
     arguments = command(film, model, output, *options)
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def segments(output: Path) -> int:
+    """Complete segments of a run that goes on."""
+    return len(list(folder_of(output).glob("*.segment")))
 
 
 def children(pid: int) -> list[int]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, make_video, read_frames
 
-from vr_trt.cli import _end, exit_code
+from vr_trt.cli import _end, exit_code, main
+from vr_trt.runtime.journal import Journal
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +278,50 @@ def test_interrupted(tmp_path: Path, model: str, number: signal.Signals) -> None
     assert process.returncode == 130
     assert errors == "vr-trt: stopped by the user\n"
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError(28, "full"), 2)])
+def test_a_run_that_ends_with_its_beginning_leaves_no_folder(
+    tmp_path: Path,
+    film: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+) -> None:
+    """Ctrl-C, or a full disk, while the journal's first line is written."""
+
+    def stop(journal: Journal) -> None:
+        assert journal.folder.is_dir()
+        raise error
+
+    monkeypatch.setattr(Journal, "begin", stop)
+    before = sorted(path.name for path in film.parent.iterdir())
+    for options in ([], ["--overwrite"], ["--resume"]):
+        output = ["-o", str(film.parent / "out.mp4"), *options]
+        arguments = ["run", str(film), "--profile", "360p", "--model", model, *output]
+        assert exit_code(arguments) == code
+        assert sorted(path.name for path in film.parent.iterdir()) == before
+
+
+def test_ctrl_c_beside_a_verb_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Just before typer begins, or just after it has ended."""
+
+    def stop(arguments: Sequence[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vr_trt.cli.exit_code", stop)
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in endings}
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            main([])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "vr-trt: stopped by the user\n"
 
 
 def test_a_closed_pipe_is_no_accident(film: Path, model: str) -> None:

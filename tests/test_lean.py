@@ -9,6 +9,8 @@ import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_video
 
+import vr_trt
+
 HEAVY = ("torch", "onnx", "onnxscript", "triton", "safetensors", "huggingface_hub", "skimage")
 BLOCK = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\n"  # importing them raises
 
@@ -51,6 +53,18 @@ def test_importing_the_package_and_the_command_line_is_light() -> None:
     loaded = {name.split(".")[0] for name in python(code).split()}
     assert "typer" in loaded
     assert not loaded & {*HEAVY, "numpy", "av", "onnxruntime"}
+
+
+def test_little_is_loaded_before_ctrl_c_is_handled() -> None:
+    """What may show a traceback: the interpreter's own start (`-S`: without site) comes on top."""
+    source = str(Path(vr_trt.__file__).parents[1])
+    code = (
+        f"import sys; sys.path.insert(0, {source!r}); import vr_trt.__main__; print(*sys.modules)"
+    )
+    command = [sys.executable, "-S", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "_signal" in run.stdout.split()
+    assert not {"enum", "typing", "re", "contextlib", "vr_trt.cli", "typer"} & {*run.stdout.split()}
 
 
 def test_help_takes_less_than_half_a_second() -> None:

@@ -6,16 +6,17 @@ with Restorer(profile="720p") as restorer:
     restorer.restore("old.mp4", "new.mp4")
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own takes most of the time until Ctrl-C is handled
 if TYPE_CHECKING:
+    from typing import Any
+
     from vr_trt.runtime.restorer import Report, Restorer
 
 __all__ = ["Report", "Restorer", "__version__"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """The public classes, imported when first asked for: the command line must start fast."""
     if name in ("Report", "Restorer"):
         from vr_trt.runtime import restorer

@@ -258,7 +258,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, _end)
-    sys.exit(exit_code(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = exit_code(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # before or after typer, which answers it otherwise
+        code = _fail(InterruptedRun("stopped by the user"))
+    sys.exit(code)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

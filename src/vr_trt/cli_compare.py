@@ -90,7 +90,11 @@ def _show(comparison: "Comparison") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{comparison.frames} frames, {comparison.width}x{comparison.height}")
+    from vr_trt.runtime.counted import counted
+
+    table = Table(
+        title=f"{counted(comparison.frames, 'frame')}, {comparison.width}x{comparison.height}"
+    )
     table.add_column("")
     pooled = {of.name: of.pooled() for of in comparison.measures}
     against = "reference" if len(pooled) == 2 else "A"

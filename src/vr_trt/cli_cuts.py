@@ -13,6 +13,7 @@ def cuts(
     ] = None,
 ) -> None:
     """Find the hard cuts of a video: frame number and seconds, one line each."""
+    from vr_trt.runtime.counted import counted
     from vr_trt.runtime.cut_list import find_cuts, write_cut_list
     from vr_trt.runtime.reader import Reader
 
@@ -24,4 +25,4 @@ def cuts(
                 print(f"{cut.frame}\t{cut.seconds:.3f}", flush=True)
     if output is not None:
         write_cut_list(output, found)
-        print(f"{output}: {len(found)} cuts")
+        print(f"{output}: {counted(len(found), 'cut')}")

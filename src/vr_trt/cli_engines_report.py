@@ -18,6 +18,7 @@ from vr_trt.engines.plan_report import PlanReport
 from vr_trt.engines.prune import Removal
 from vr_trt.engines.spec import Change
 from vr_trt.engines.verify import Finding
+from vr_trt.runtime.counted import counted
 
 MB = 1e6
 _WIDE = 200  # columns
@@ -96,7 +97,7 @@ def show_engines(engines: Sequence[Engine], root: Path, as_json: bool) -> None:
         }
         for engine in engines
     ]
-    _show(rows, as_json, f"{len(rows)} engines in {root}")
+    _show(rows, as_json, f"{counted(len(rows), 'engine')} in {root}")
 
 
 def show_finding(finding: Finding, as_json: bool) -> None:
@@ -138,7 +139,11 @@ def show_fusions(report: PlanReport, as_json: bool) -> None:
         for kind, count in report.kinds.items()
     ]
     targets = ", ".join(report.targets) or "any"
-    _show(rows, False, f"{report.kernels} kernels and {report.stubs} stubs for {targets}")
+    _show(
+        rows,
+        False,
+        f"{counted(report.kernels, 'kernel')} and {counted(report.stubs, 'stub')} for {targets}",
+    )
 
 
 def _show(rows: Sequence[dict[str, Any]], as_json: bool, caption: str) -> None:

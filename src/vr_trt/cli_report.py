@@ -15,6 +15,7 @@ from rich.text import Text
 
 from vr_trt.engines.profiles import load_profiles
 from vr_trt.errors import VrTrtError
+from vr_trt.runtime.counted import counted
 
 if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run are missing
     from vr_trt.runtime.doctor import Finding
@@ -79,7 +80,7 @@ class _TerminalDisplay:
         for line in report.warnings:
             print(f"note: {line}", file=sys.stderr)
         print(
-            f"{report.output}: {report.frames} frames, {report.width}x{report.height}, "
+            f"{report.output}: {counted(report.frames, 'frame')}, {report.width}x{report.height}, "
             f"{report.timing.seconds:.1f} s, {report.fps:.2f} fps",
             file=sys.stderr if str(report.output) == "-" else sys.stdout,
         )

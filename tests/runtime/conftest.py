@@ -1,4 +1,4 @@
-"""Tiny clips and pictures, made with PyAV when a test asks for them."""
+"""Tiny clips and pictures, made with PyAV when a test asks for them; and what workers share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.stream import VideoStream
+from tests.spreading import make_film, run
 
 from vr_trt.runtime.frames import Plane
 from vr_trt.runtime.packing import packing_of
@@ -135,3 +136,27 @@ def make_clip() -> Callable[..., Path]:
 def make_picture() -> Callable[[int, int, int, str], Planes]:
     """make_picture(number, width, height, pix_fmt): the planes of a frame of make_clip."""
     return picture
+
+
+# Of test_spread_run.py and test_ray_pool.py; other files have their own of these names.
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from tests.fake_model import make_fake_model  # not all that run on a GPU have onnx
+
+    return str(make_fake_model(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_film(tmp_path_factory.mktemp("film") / "in.mkv")
+
+
+@pytest.fixture(scope="module")
+def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What one worker makes, in its own process."""
+    output = tmp_path_factory.mktemp("whole") / "out.mp4"
+    done = run(film, model, output)
+    assert done.returncode == 0, done.stderr
+    return output.read_bytes()

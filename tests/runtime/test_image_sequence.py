@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from tests.fake_model import make_fake_model
-from tests.media import make_image, make_video, read_frames, seconds
+from tests.media import make_image, make_video, read_frames, seconds, with_orientation
 
 from vr_trt.cli import exit_code
 from vr_trt.errors import DamagedInputError, UsageError
@@ -80,7 +80,7 @@ def test_what_of_a_folder_is_missing_is_said(folder: Path) -> None:
     (folder / "scan6.png").unlink()
     (folder / "scan9.png").rename(folder / "scan9.jpg")
     assert probe(folder, Fraction(24)).guesses == (
-        "1 images that are not .png are left out",
+        "1 image that is not .png is left out",
         "3 numbers are missing, the first between scan4.png and scan7.png",
     )
 
@@ -92,6 +92,49 @@ def test_a_grey_page_among_coloured_ones(folder: Path) -> None:
         frames = list(reader)
     assert len(frames) == 12 and reader.skipped == 0
     assert all(np.array_equal(plane, shade) for plane in frames[3].planes)
+
+
+def photographs(folder: Path, *exif: int) -> Path:
+    """One upright picture of 48 x 32 as 4:2:2 JPEGs, each stored as its number says."""
+    folder.mkdir()
+    ramp = np.linspace(20, 230, 48)[None] * np.linspace(0.4, 1, 32)[:, None]
+    for i, number in enumerate(exif):
+        stored = np.rot90(ramp, {1: 0, 3: 2, 6: 1}[number])  # shown, it is turned back
+        colour = np.ascontiguousarray(stored[:, :, None].repeat(3, axis=2).astype(np.uint8))
+        frame = av.VideoFrame.from_ndarray(colour, format="rgb24")
+        path = folder / f"{i}.jpg"
+        with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+            stream = container.add_stream("mjpeg", rate=1, options={"qmin": "1", "q": "1"})
+            stream.width, stream.height = frame.width, frame.height
+            stream.pix_fmt = "yuvj422p"
+            container.mux(stream.encode(frame.reformat(format="yuvj422p")))
+            container.mux(stream.encode(None))
+        with_orientation(path, number)
+    return folder
+
+
+def test_each_image_lies_as_it_says_itself(tmp_path: Path) -> None:
+    """A camera that was held this way and that: all are upright, whatever the first one is."""
+    for name, exif in (("first", (1, 6, 3, 1)), ("turned", (6, 1, 3))):
+        folder = photographs(tmp_path / name, *exif)
+        info = probe(folder, Fraction(24))
+        assert (info.width, info.height) == (48, 32)
+        with Reader(folder, info) as reader:
+            frames = list(reader)
+        assert len(frames) == len(exif)
+        lumas = [frame.planes[0].astype(int) for frame in frames]
+        assert all(np.abs(luma - lumas[0]).max() < 12 for luma in lumas)
+        assert lumas[0][-1, -1] > 200 > lumas[0][0, -1] > lumas[0][0, 0] + 50
+
+
+def test_an_image_that_lies_otherwise_and_does_not_say_so_is_refused(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photographs", 1, 6)
+    with_orientation(folder / "1.jpg", 1)  # the first of two numbers counts
+    with (
+        Reader(folder, probe(folder, Fraction(24))) as reader,
+        pytest.raises(UsageError, match="1.jpg is 32x48, the first image 48x32"),
+    ):
+        list(reader)
 
 
 def test_rates() -> None:

@@ -15,6 +15,7 @@ from tests.runtime.conftest import write_clip
 from tests.writing import copy_through, packets, times
 
 from vr_trt.cli import exit_code
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.plan import estimated_frames
 from vr_trt.runtime.reader import Reader, probe
 
@@ -123,7 +124,8 @@ def test_damaged_pictures_are_counted(tmp_path: Path, make_clip: MakeClip) -> No
         damaged = sum(frame.is_corrupt for frame in container.decode(video=0))
     with Reader(path) as reader:
         assert len(list(reader)) == 30
-    assert damaged and reader.warnings == [f"{damaged} damaged frames were restored as they are"]
+    said = counted(damaged, "damaged frame was", "damaged frames were")
+    assert damaged and reader.warnings == [f"{said} restored as they are"]
 
 
 def busy_film(path: Path) -> Path:

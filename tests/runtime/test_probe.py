@@ -1,4 +1,3 @@
-import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -6,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.media import make_image
+from tests.media import make_image, with_orientation
 
 from vr_trt.errors import DamagedInputError, UsageError
 from vr_trt.runtime.frames import Frame, PixelFormat
@@ -159,11 +158,7 @@ def test_images(
 )
 def test_exif_orientation(tmp_path: Path, exif: int, rotation: int, mirrored: bool) -> None:
     path = write_image(tmp_path / "a.jpg", pixel_of("yuv", 8, True))
-    entry = struct.pack("<HHHIHHI", 1, 0x112, 3, 1, exif, 0, 0)
-    body = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry
-    data = path.read_bytes()
-    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:])
-    info = probe(path)
+    info = probe(with_orientation(path, exif))
     assert (info.rotation, info.mirrored) == (rotation, mirrored)
     assert (info.width, info.height) == ((8, 16) if rotation % 180 else (16, 8))
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fake_model import make_fake_model
 from tests.servers import Copy, NoServer, Square, Squares, results
-from tests.spreading import command, make_film, run, wait_for_none
+from tests.spreading import command, run, segments, wait_for_none
 
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.runtime.ray_pool import RayCluster, RayPool
@@ -60,24 +59,6 @@ def test_a_file_that_is_not_there_is_sent(cluster: RayCluster, tmp_path: Path) -
     assert found == {0: 70 << 20}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_fake_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_film(tmp_path_factory.mktemp("film") / "in.mkv")
-
-
-@pytest.fixture(scope="module")
-def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    output = tmp_path_factory.mktemp("whole") / "out.mp4"
-    done = run(film, model, output)
-    assert done.returncode == 0, done.stderr
-    return output.read_bytes()
-
-
 RAY = ("--cluster", "local", "--workers", "2")
 
 
@@ -93,7 +74,7 @@ def test_the_file_is_that_of_one_worker(
 
 def wait_for_segments(folder: Path, count: int) -> None:
     until = time.perf_counter() + 120
-    while len(list((folder / ".out.mp4.resume").glob("*.segment"))) < count:
+    while segments(folder / "out.mp4") < count:
         assert time.perf_counter() < until
         time.sleep(0.01)
 

@@ -9,35 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.fake_model import make_fake_model
 from tests.media import make_image
-from tests.spreading import FRAMES, children, command, make_film, run, wait_for_none
+from tests.spreading import FRAMES, children, command, run, segments, wait_for_none
 
 from vr_trt.cli import exit_code
 from vr_trt.runtime.journal import folder_of
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_fake_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
-def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_film(tmp_path_factory.mktemp("film") / "in.mkv")
-
-
-@pytest.fixture(scope="module")
-def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What one worker makes, in its own process."""
-    output = tmp_path_factory.mktemp("whole") / "out.mp4"
-    done = run(film, model, output)
-    assert done.returncode == 0, done.stderr
-    return output.read_bytes()
-
-
-def segments(output: Path) -> int:
-    return len(list(folder_of(output).glob("*.segment")))
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])

@@ -36,6 +36,9 @@ from tests.writing import copy_through, flat_planes, nothing_left, one_png, spec
         ("in.mp4", "would replace the input"),
         ("link.mp4", "would replace the input"),
         ("old.mp4", "exists"),
+        ("null.mp4", "neither a file nor leads to one"),
+        ("round.mp4", "neither a file nor leads to one"),
+        ("lost.mp4", "make it first"),
         ("out.png", "does not fit into an image"),
     ],
 )
@@ -46,6 +49,9 @@ def test_impossible_targets_are_refused_before_work(
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "old.mp4").write_text("old")
     (tmp_path / "link.mp4").symlink_to(source)
+    (tmp_path / "null.mp4").symlink_to("/dev/null")
+    (tmp_path / "round.mp4").symlink_to("round.mp4")
+    (tmp_path / "lost.mp4").symlink_to("missing/out.mp4")
     info = probe(source)
     with pytest.raises(UsageError, match=says):
         Writer(spec(tmp_path / name, info, overwrite=name != "old.mp4"), info)
@@ -87,6 +93,32 @@ def test_an_old_file_stays_until_the_new_one_is_complete(
             assert target.read_text() == "old"
     assert len(times(target)) == 6
     assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("name", ["out.mp4", "out.png"])
+def test_a_link_is_followed(
+    tmp_path: Path, make_clip: MakeClip, monkeypatch: pytest.MonkeyPatch, name: str, there: bool
+) -> None:
+    """It stays a link, and all that is written lies on the disk that it leads to."""
+    source = tmp_path / "in.png" if name == "out.png" else make_clip(tmp_path / "in.mp4")
+    if name == "out.png":
+        source.write_bytes(one_png())
+    far, link = tmp_path / "far", tmp_path / name
+    far.mkdir()
+    if there:
+        (far / name).write_text("old")
+    link.symlink_to(Path("far", name))
+    info = probe(source)
+    monkeypatch.chdir(tmp_path)
+    out = spec(Path(name), info, overwrite=there)
+    assert partial_path(link).parent == folder_of(link).parent == far
+    assert folder_of(link) == folder_of(far / name)  # one lock, whatever name was given
+    with Writer(out, info) as writer:
+        writer.write(Frame(flat_planes(out.pixel, out.width, out.height), 0, 1))
+        assert {path.name for path in tmp_path.iterdir()} == {source.name, name, "far"}
+    assert link.is_symlink() and [path.name for path in far.iterdir()] == [name]
+    assert probe(far / name).width == info.width
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.png"])
