@@ -1,6 +1,7 @@
 """Measures that networks make (LPIPS, DISTS, NIQE, CLIP-IQA, MUSIQ …), by pyiqa where it is there.
 
-Never executed: pyiqa fetches its networks' weights from a hub.
+pyiqa fetches its networks' weights from a hub. Executed with pyiqa 0.1.16: a measure without weights
+(gmsd), and the refusals of those whose weights could not be fetched (lpips, niqe).
 """
 
 from collections.abc import Callable
