@@ -7,7 +7,7 @@ from pathlib import Path
 from vr_trt.engines.cache import Canvas as Built
 from vr_trt.engines.cache import EngineCache
 from vr_trt.engines.card_budget import Settings
-from vr_trt.engines.cards import CardUse, card_use
+from vr_trt.engines.cards import CardUse, card_use, nothing_beside
 from vr_trt.engines.graphs import is_cut
 from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
@@ -24,6 +24,7 @@ from vr_trt.engines.selection import (
 from vr_trt.engines.triton_card import triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
+from vr_trt.runtime.card_rings import usual_rings
 from vr_trt.runtime.device_memory import on_one_gpu
 from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
@@ -200,7 +201,8 @@ def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | N
     )
     if "triton" in selection.backends.values() and machine.sm:
         return triton_use(model, selection, settings, machine.sm, machine.memory)
-    return card_use(model, selection.canvas, settings, machine.memory)
+    beside = usual_rings if on_one_gpu(selection) else nothing_beside
+    return card_use(model, selection.canvas, settings, machine.memory, beside)
 
 
 def _open_engines(selection: Selection, options: OrtOptions, own: Model | None) -> Model:

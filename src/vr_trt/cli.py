@@ -210,7 +210,10 @@ def plan(
 @app.command()
 def profiles(
     cards: Annotated[
-        bool, typer.Option("--cards", help="The largest that fits each card, as Markdown.")
+        bool,
+        typer.Option(
+            "--cards", help="The largest that fits each card, rings between stages counted."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -154,13 +154,14 @@ def show_profiles(json: bool) -> None:
 def show_cards(json: bool) -> None:
     """What fits which card: a Markdown table, or one JSON line each."""
     from vr_trt.engines.cards import card_rows, card_table
+    from vr_trt.runtime.card_rings import usual_rings
 
     models = ("seedvr2-3b", "seedvr2-7b")
     if json:
-        for row in card_rows(models):
+        for row in card_rows(models, usual_rings):
             _print_json(row)
         return
-    print("\n".join(card_table(models)))
+    print("\n".join(card_table(models, usual_rings)))
 
 
 def show_findings(findings: Sequence["Finding"], json: bool) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.pictures import YUV420
 
 from vr_trt.cli import exit_code
 from vr_trt.engines.card_budget import (
@@ -20,6 +21,7 @@ from vr_trt.engines.cards import (
     GIB,
     LIMIT,
     card_table,
+    card_use,
     fits,
     largest_fit,
     usable_bytes,
@@ -27,9 +29,13 @@ from vr_trt.engines.cards import (
 )
 from vr_trt.engines.memory_law import NETWORKS, find_network, stage_needs
 from vr_trt.engines.profiles import find_profile, load_profiles
+from vr_trt.engines.selection import Selection
 from vr_trt.export.stages import StageShape
 from vr_trt.export.tensor_sizes import largest_tensors
 from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.card_rings import usual_rings
+from vr_trt.runtime.device_memory import planned_sizes
+from vr_trt.runtime.pixel_stages import Picture
 
 BIG = find_network("seedvr2-3b")
 FULL_HD = wide_canvas(find_profile("1080p"))
@@ -126,6 +132,36 @@ def test_larger_cards_never_do_less(model: str) -> None:
     assert sides == sorted(sides)
 
 
+@pytest.mark.parametrize("card", CARDS)
+def test_the_table_says_what_a_run_is_checked_for(card: int) -> None:
+    """The networks' use, and the rings that are sized for the loop itself."""
+    fit = largest_fit(BIG, usable_bytes(card), usual_rings)
+    assert fit and fit.beside > 0 and fit.peak <= usable_bytes(card)
+    used = card_use("seedvr2-3b", wide_canvas(fit.profile), fit.settings, card * GIB, usual_rings)
+    assert used and used.advice == f"--profile {fit.profile.name} fits ({fit.settings})"
+    selection = Selection(
+        canvas=wide_canvas(fit.profile),
+        how="exact",
+        backends=dict.fromkeys(("encoder", "generator", "decoder"), "tensorrt-rtx"),
+        engines={},
+        precision=fit.settings.precision,
+        notes=(),
+    )
+    sizes = canvas(16, 9, fit.profile.short_side)
+    picture = Picture(width=sizes.out_w, height=sizes.out_h, pixel=YUV420)
+    profile = replace(fit.profile, cut=fit.settings.cut)
+    rings = planned_sizes(selection, profile, picture, picture).rings.device
+    assert used.with_more(rings).needed == fit.peak and used.with_more(rings).fits
+
+
+def test_what_is_beside_the_networks_may_not_fit() -> None:
+    tight = largest_fit(BIG, usable_bytes(24))
+    assert tight
+    left = usable_bytes(24) - tight.budget.peak
+    smaller = largest_fit(BIG, usable_bytes(24), lambda profile, settings: left + 1)
+    assert smaller and (smaller.profile, smaller.settings) != (tight.profile, tight.settings)
+
+
 def test_nothing_fits_nothing() -> None:
     assert largest_fit(BIG, CONTEXT_BYTES) is None
 
@@ -133,7 +169,7 @@ def test_nothing_fits_nothing() -> None:
 def test_the_documentation_shows_the_commands_output(capfd: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["profiles", "--cards"]) == 0
     printed = capfd.readouterr().out.splitlines()
-    assert printed == card_table(("seedvr2-3b", "seedvr2-7b"))
+    assert printed == card_table(("seedvr2-3b", "seedvr2-7b"), usual_rings)
     page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text().splitlines()
     start = page.index(printed[0])
     assert page[start : start + len(printed)] == printed

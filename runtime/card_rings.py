@@ -1,0 +1,35 @@
+"""What a run on one GPU takes of a card beside its networks, before its film is known."""
+
+from dataclasses import replace
+
+from vr_trt.engines.card_budget import Settings
+from vr_trt.engines.cards import wide_canvas
+from vr_trt.engines.graphs import NETWORK_STAGES
+from vr_trt.engines.profiles import Profile
+from vr_trt.engines.selection import Selection
+from vr_trt.runtime.canvas import canvas
+from vr_trt.runtime.device_memory import planned_sizes
+from vr_trt.runtime.frames import PixelFormat
+from vr_trt.runtime.pixel_stages import Picture
+
+USUAL = PixelFormat(
+    bits=8, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
+)
+
+
+def usual_rings(profile: Profile, settings: Settings) -> int:
+    """Bytes of the loop's rings and places for a 16:9 film of the profile's own size, in 4:2:0 of
+    8 bits, whose frames cross the host; of the published networks, by TensorRT.
+    """
+    sizes = canvas(16, 9, profile.short_side)
+    picture = Picture(width=sizes.out_w, height=sizes.out_h, pixel=USUAL)
+    selection = Selection(
+        canvas=wide_canvas(profile),
+        how="build",
+        backends=dict.fromkeys(NETWORK_STAGES, "tensorrt"),
+        engines={},
+        precision=settings.precision,
+        notes=(),
+    )
+    cut = replace(profile, cut=settings.cut)
+    return planned_sizes(selection, cut, picture, picture).rings.device
