@@ -99,8 +99,11 @@ def compare(
     """Measure the films `a` and `b` at the size of the reference, or of `b`.
 
     `more` adds measures of a picture against another; `on_frame` sees each frame's pictures, in the
-    order of `films`. Raises UsageError where a film has no frames, or as the reader does.
+    order of `films`. Raises UsageError where a film has no frames, for a measure that is made anyway,
+    or as the reader does.
     """
+    for name in LIKENESS.keys() & (more or {}).keys():
+        raise UsageError(f"{name} is measured anyway: ask for others only")
     films = (a, b) if reference is None else (a, b, reference)
     sizes = [size_of(path) for path in films]
     subjects = {1: Measures(name="B")} if reference is None else _both()

@@ -9,12 +9,8 @@ from vr_trt.engines.profiles import Profile
 from vr_trt.engines.selection import Selection
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.device_memory import planned_sizes
-from vr_trt.runtime.frames import PixelFormat
+from vr_trt.runtime.frames import USUAL_PIXEL
 from vr_trt.runtime.pixel_stages import Picture
-
-USUAL = PixelFormat(
-    bits=8, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
-)
 
 
 def usual_rings(profile: Profile, settings: Settings) -> int:
@@ -22,7 +18,7 @@ def usual_rings(profile: Profile, settings: Settings) -> int:
     8 bits, whose frames cross the host; of the published networks, by TensorRT.
     """
     sizes = canvas(16, 9, profile.short_side)
-    picture = Picture(width=sizes.out_w, height=sizes.out_h, pixel=USUAL)
+    picture = Picture(width=sizes.out_w, height=sizes.out_h, pixel=USUAL_PIXEL)
     selection = Selection(
         canvas=wide_canvas(profile),
         how="build",

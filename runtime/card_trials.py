@@ -24,7 +24,7 @@ from vr_trt.runtime.device_memory import CardWay, on_one_gpu
 from vr_trt.runtime.device_ring import Ring
 from vr_trt.runtime.encode import OutputSpec, SegmentEncoder
 from vr_trt.runtime.encoder_layout import EncoderLayout
-from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
+from vr_trt.runtime.frames import USUAL_PIXEL, Frame, VideoInfo
 from vr_trt.runtime.gpu_codecs import SIZE, probe_decoder, tried
 from vr_trt.runtime.lanes import Lanes
 from vr_trt.runtime.pipe import DASH
@@ -34,14 +34,11 @@ from vr_trt.runtime.plane_layout import PlaneLayout
 from vr_trt.runtime.reader import Reader
 from vr_trt.runtime.scene_cuts import thumbnail
 
-_PIXEL = PixelFormat(
-    bits=8, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
-)
 _SOURCE = VideoInfo(
     path=Path("x.mkv"),
     width=SIZE[0],
     height=SIZE[1],
-    pixel=_PIXEL,
+    pixel=USUAL_PIXEL,
     time_base=Fraction(1, 25),
     frame_rate=Fraction(25),
     frames=None,
@@ -126,7 +123,12 @@ def card_lines() -> list[str]:
         return 1
 
     spec = OutputSpec(
-        path=Path("x.mkv"), width=SIZE[0], height=SIZE[1], pixel=_PIXEL, codec="h264", nvenc=True
+        path=Path("x.mkv"),
+        width=SIZE[0],
+        height=SIZE[1],
+        pixel=USUAL_PIXEL,
+        codec="h264",
+        nvenc=True,
     )
     decoder = tried("CUDA", device) or probe_decoder("h264", "yuv420p", "libx264", on_card=True)
     encoder, _ = why_not_encoded(spec, _SOURCE)

@@ -95,6 +95,12 @@ class PixelFormat:
         return (height, width), chroma, chroma
 
 
+# Of most films: what is assumed where none is at hand.
+USUAL_PIXEL = PixelFormat(
+    bits=8, layout="yuv", chroma=(2, 2), matrix="bt709", full_range=False, siting="left"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Join:
     """Where a segment of the output may begin, in frames of the input."""

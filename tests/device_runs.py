@@ -1,6 +1,6 @@
 """The fake model's stages on a recorded device, and the host's, for the same film."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,6 +166,25 @@ class Setting:
             _, (h, w), _ = picture.pixel.plane_shapes(picture.width, picture.height)
             sides[name] = {**padded, **out, "H": self.size[1], "W": self.size[0], "h": h, "w": w}
         return sides
+
+
+def leave_out(
+    monkeypatch: pytest.MonkeyPatch,
+    device: RecordedDevice,
+    what: str,
+    events: Collection[int],
+    waiter: int | None = None,
+) -> None:
+    """From now on the device leaves out every "wait" for `events`, or every "record" of them.
+
+    Waits of the stream `waiter` alone, if that is given.
+    """
+    wait, record = device.wait, device.record
+    if what == "wait":
+        without = lambda s, e: (e in events and waiter in (None, s)) or wait(s, e)
+        monkeypatch.setattr(device, "wait", without)
+    else:
+        monkeypatch.setattr(device, "record", lambda e, s: e in events or record(e, s))
 
 
 def restored(shot: Shot, frames: Iterable[Frame]) -> list[Frame]:

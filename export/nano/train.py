@@ -16,6 +16,7 @@ already: it must come back as it is, by the VAE alone or with the generator.
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,72 +39,43 @@ FIRST_DETAIL, SECOND_DETAIL = (0.5, 0.25, 0.25), (0.5, 0.15, 0.15)
 ABSOLUTE_FLOOR, SQUARED_FLOOR = 0.01, 0.001
 # First with absolute errors, and smaller shares of the detail than are used in the end, while the
 # code is poor. Squared errors then bring back the contrast that absolute ones had cost.
+PAN = Phase(
+    name="pan",
+    errors="absolute",
+    steps=1500,
+    size=64,
+    rate=1e-3,
+    last_rate=1e-5,
+    detail=SECOND_DETAIL,
+    fast=0.5,
+    pan=14,
+)
+SHARPEN = Phase(
+    name="sharpen",
+    steps=9000,
+    size=64,
+    rate=1.5e-3,
+    last_rate=3e-4,
+    detail=DETAIL_NANO,
+    code=0.03,
+    fast=0.3,
+    pan=14,
+)
 PHASES = (
-    Phase(
+    replace(
+        PAN,
         name="restore",
-        errors="absolute",
         steps=6500,
-        clips=2,
-        frames=5,
-        size=64,
         rate=1.5e-3,
         last_rate=1.5e-3,
         detail=FIRST_DETAIL,
-        code=0.1,
+        fast=0,
+        pan=0,
     ),
-    Phase(
-        name="settle",
-        errors="absolute",
-        steps=2500,
-        clips=2,
-        frames=5,
-        size=80,
-        rate=1.5e-3,
-        last_rate=1e-5,
-        detail=SECOND_DETAIL,
-        code=0.1,
-        fast=0.5,
-    ),
-    Phase(
-        name="pan",
-        errors="absolute",
-        steps=1500,
-        clips=2,
-        frames=5,
-        size=64,
-        rate=1e-3,
-        last_rate=1e-5,
-        detail=SECOND_DETAIL,
-        code=0.1,
-        fast=0.5,
-        pan=14,
-    ),
-    Phase(
-        name="sharpen",
-        steps=9000,
-        clips=2,
-        frames=5,
-        size=64,
-        rate=1.5e-3,
-        last_rate=3e-4,
-        detail=DETAIL_NANO,
-        code=0.03,
-        fast=0.3,
-        pan=14,
-    ),
-    Phase(
-        name="finish",
-        steps=2500,
-        clips=2,
-        frames=5,
-        size=80,
-        rate=3e-4,
-        last_rate=1e-5,
-        detail=DETAIL_NANO,
-        code=0.03,
-        fast=0.3,
-        pan=14,
-    ),
+    replace(PAN, name="settle", steps=2500, size=80, rate=1.5e-3, pan=0),
+    PAN,
+    SHARPEN,
+    replace(SHARPEN, name="finish", steps=2500, size=80, rate=3e-4, last_rate=1e-5),
 )
 REPORT_CLIPS, GOOD = 8, 50.0  # dB: the input may be sharp already
 IDENTITY_PACE, OFFSET_PACE = 0.3, 0.3

@@ -27,8 +27,8 @@ class Phase:
 
     name: str
     steps: int
-    clips: int
-    frames: int
+    clips: int = 2
+    frames: int = 5
     size: int
     rate: float
     last_rate: float

@@ -11,6 +11,7 @@ from tests.media import make_video
 from vr_trt.bench.compare_pictures import PagePictures
 from vr_trt.bench.comparison import Measures, compare
 from vr_trt.cli import exit_code
+from vr_trt.errors import UsageError
 
 
 @pytest.fixture
@@ -37,6 +38,13 @@ def test_sizes_and_lengths_that_differ_are_noted(film: Path, tmp_path: Path) -> 
         "film.mp4 is 64x48: brought to 128x96 by bicubic",
         "film.mp4 has 2 frames more, which are left out",
     )
+
+
+def test_another_measure_has_a_name_of_its_own(film: Path) -> None:
+    found = compare(film, film, film, more={"mean": lambda ours, truth: float(ours.mean())})
+    assert all(len(of.likeness["mean"]) == 7 for of in found.measures)
+    with pytest.raises(UsageError, match="psnr is measured anyway"):
+        compare(film, film, film, more={"psnr": lambda ours, truth: 0.0})
 
 
 def test_a_jump_stands_out() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.codec_stand_ins import LentFrame, Nvdec, Nvenc
-from tests.device_runs import YUV10, Setting, assert_equal, restored
+from tests.device_runs import YUV10, Setting, assert_equal, leave_out, restored
 from tests.recorded_device import RaceError
 
 from vr_trt.errors import DamagedInputError, InterruptedRun
@@ -253,13 +253,7 @@ def test_a_wait_that_is_left_out_is_found(
     run = opened()
     device, (events_of, waiter_of) = run.setting.device, WAITS[name]
     run.looks = "cuts" in name  # which waits, and orders what comes after
-    events, waiter = events_of(run), waiter_of(run)
-    wait, record = device.wait, device.record
-    if left_out == "wait":
-        without = lambda s, e: (s == waiter and e in events) or wait(s, e)
-        monkeypatch.setattr(device, "wait", without)
-    else:
-        monkeypatch.setattr(device, "record", lambda e, s: e in events or record(e, s))
+    leave_out(monkeypatch, device, left_out, events_of(run), waiter_of(run))
     with pytest.raises(RaceError, match="may still use"):
         run.film(run.setting.frames(120))
 

@@ -10,7 +10,7 @@ from tests.device_runs import YUV8, YUV10, assert_equal, check_shots, restored
 from tests.engine_graphs import make_spec
 from tests.kernel_runs import run
 from tests.recorded_device import RaceError
-from tests.runtime.test_device_stages import WAITS, events_of, without_other_order
+from tests.runtime.test_device_stages import WAITS, check_left_out
 
 pytest.importorskip("triton")
 
@@ -95,18 +95,7 @@ def test_the_host_waits_only_for_slots_of_its_own(
 def test_a_wait_that_is_left_out_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ring: str, event: str, left_out: str
 ) -> None:
-    without_other_order(monkeypatch, ring)
-    setting = TritonSetting(folder=tmp_path / "model")
-    stages, device = setting.on_device(monkeypatch), setting.device
-    events = events_of(stages, ring, event)
-    wait, record = device.wait, device.record
-    if left_out == "wait":
-        monkeypatch.setattr(device, "wait", lambda s, e: e in events or wait(s, e))
-    else:
-        monkeypatch.setattr(device, "record", lambda e, s: e in events or record(e, s))
-    shot = Shot(stages.begin(setting.host_stages()), setting.profile)
-    with pytest.raises(RaceError, match="may still use"):
-        restored(shot, setting.frames(120))
+    check_left_out(TritonSetting(folder=tmp_path / "model"), monkeypatch, ring, event, left_out)
 
 
 def test_a_network_on_another_stream_is_found(
