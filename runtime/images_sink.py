@@ -34,8 +34,6 @@ class _Image:
 class ImagesSink:
     """Images, counted from 1. Methods raise OSError or av.FFmpegError."""
 
-    broken = 0  # packets of copied streams that were lost; images have none
-
     def __init__(self, target: OutputSpec, journal: Journal) -> None:
         """UsageError where images of a stopped run are not there any more."""
         self._target = target

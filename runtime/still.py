@@ -73,8 +73,6 @@ def _format_name(codec: str, pixel: PixelFormat) -> str:
 class ImageSink:
     """The partial file of an image output. Methods raise OSError or av.FFmpegError."""
 
-    broken = 0  # packets of copied streams that were lost; an image has none
-
     def __init__(self, target: OutputSpec) -> None:
         self._target = target
         self._data = b""

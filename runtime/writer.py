@@ -35,54 +35,53 @@ __all__ = ["OutputSpec", "Writer", "check_output"]
 def check_output(target: OutputSpec, source: VideoInfo) -> CopyPlan:
     """Find out before any work whether the output can be written, and what it will hold.
 
-    Raises UsageError saying what to do; streams that must be left out are in the plan's warnings.
+    Raises UsageError saying what to do; what must be left out is in the plan's warnings.
     """
     check_target(target.path, source.path, target.overwrite)
-    if not is_image_path(target.path):
-        muxer = muxer_of(target.path, target.codec)
-        check_muxer(target, source)
-        plan = CopyPlan()
-        others = None if source.is_image or target.codec == "y4m" else source.others
-        if others is not None and source.pipe is None:
-            plan = plan_copy(others, muxer, target.copy_audio)
-        elif target.codec != "y4m" and _piped(target, source):
-            piped = source.pipe.container, source.pipe.stream
-            plan = plan_streams(*piped, {}, muxer, target.copy_audio)
-        elif source.audio_streams:
-            plan = replace(plan, warnings=(_silent(target),))
-        if target.codec == "y4m" and source.sample_aspect != 1:
-            shape = f"the shape of pixels ({source.sample_aspect})"
-            plan = replace(plan, warnings=(*plan.warnings, f"y4m is written without {shape}"))
-        carrier = target.coder.encoder if target.nvenc else target.codec
-        notes = hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
-        return replace(plan, warnings=(*plan.warnings, *notes))
+    if is_image_path(target.path):
+        _check_image(target, source)
+        return CopyPlan()
+    check_muxer(target, source)
+    plan = _planned_copy(target, source)
+    notes = list(plan.warnings)
+    if target.codec == "y4m" and source.sample_aspect != 1:
+        notes.append(f"y4m is written without the shape of pixels ({source.sample_aspect})")
+    carrier = target.coder.encoder if target.nvenc else target.codec
+    notes += hdr_notes(source.hdr, target.pixel.transfer, carrier, target.pixel.bits)
+    return replace(plan, warnings=tuple(notes))
+
+
+def _check_image(target: OutputSpec, source: VideoInfo) -> None:
     check_image_codec(target.path)
     check_numbered(target.path, target.overwrite)
     if not is_numbered(target.path) and not source.is_image and source.frames != 1:
         raise UsageError(
-            f"{target.path}: a video does not fit into an image; write an .mp4, or %05d.png"
+            f"{target.path}: a video does not fit into one image; write an .mp4, or %05d.png"
         )
-    return CopyPlan()
 
 
-def _silent(target: OutputSpec) -> str:
-    """Why there is no sound."""
+def _planned_copy(target: OutputSpec, source: VideoInfo) -> CopyPlan:
+    """What becomes of the streams beside the video."""
     if target.codec == "y4m":
-        return "y4m has no sound: it is left out"
+        silent = ("y4m has no sound: it is left out",) if source.audio_streams else ()
+        return CopyPlan(warnings=silent)
+    muxer = muxer_of(target.path, target.codec)
+    if source.pipe is None:
+        others = None if source.is_image else source.others
+        return plan_copy(others, muxer, target.copy_audio) if others else CopyPlan()
+    if source.pipe.carries(live=target.path == DASH):
+        container, video = source.pipe.container, source.pipe.stream
+        return plan_streams(container, video, {}, muxer, target.copy_audio)
     kinds = "mkv and mp4" if target.path == DASH else "mkv"
-    return f"sound from standard input is copied from {kinds} only: it is left out"
-
-
-def _piped(target: OutputSpec, source: VideoInfo) -> bool:
-    """Whether other streams come through standard input and go on."""
-    return source.pipe is not None and source.pipe.carries(live=target.path == DASH)
+    silent = (f"sound from standard input is copied from {kinds} only: it is left out",)
+    return CopyPlan(warnings=silent if source.audio_streams else ())
 
 
 class Writer:
     """Writes frames in order; `close` publishes the file, `abort` keeps what can be resumed.
 
     As a context manager it closes, or aborts where the block raised. `warnings` holds one line for
-    each stream that was left out. Everything raises UsageError where the output cannot be written.
+    each thing that was left out. Everything raises UsageError where the output cannot be written.
     A video is written as segments that the journal lists and is put together at the end; a journal
     that lists some already goes on after them.
     """
@@ -96,7 +95,7 @@ class Writer:
         self._journal = journal
         self._frames = 0
         self._open = True
-        self._broken = 0
+        self._broken = 0  # packets of copied streams that were lost
         self._sink: ImageSink | ImagesSink | LiveSink | SegmentSink
         remove_partial(target.path)
         with ExitStack() as undo, output_errors(target.path):
@@ -113,7 +112,7 @@ class Writer:
                 if is_numbered(target.path):
                     self._sink = ImagesSink(target, self._journal)
                 else:
-                    if _piped(target, source):
+                    if source.pipe is not None and source.pipe.carries(live=False):
                         source.pipe.put_aside()
                     self._sink = SegmentSink(target, source, self._journal)
             undo.pop_all()
@@ -135,14 +134,11 @@ class Writer:
     @property
     def warnings(self) -> list[str]:
         """What does not reach the output, one line each."""
-        broken = self._broken
-        packets = counted(
-            broken,
-            "damaged packet of other streams was",
-            "damaged packets of other streams were",
-        )
-        lost = [f"{packets} left out"] if broken else []
-        return list(self._plan.warnings) + lost
+        lines = list(self._plan.warnings)
+        if self._broken:
+            lost = ("damaged packet of other streams was", "damaged packets of other streams were")
+            lines.append(f"{counted(self._broken, *lost)} left out")
+        return lines
 
     @property
     def kept(self) -> int:
@@ -164,9 +160,11 @@ class Writer:
                 raise DamagedInputError(f"{self._source.path}: no frame was restored")
             with output_errors(self._target.path):
                 self._sink.finish()
+                if isinstance(self._sink, LiveSink):
+                    self._broken = self._sink.broken
                 if isinstance(self._sink, SegmentSink) and self._journal is not None:
-                    self._join(self._journal)
-                if not isinstance(self._sink, ImagesSink | LiveSink):
+                    self._broken = self._join(self._journal)
+                if isinstance(self._sink, ImageSink | SegmentSink):
                     publish(self._target.path)
         self._open = False
         if self._journal is not None:
@@ -182,13 +180,14 @@ class Writer:
         if self._journal is not None:
             self._journal.close(keep=True)
 
-    def _join(self, journal: Journal) -> None:
+    def _join(self, journal: Journal) -> int:
+        """Put the file together from its segments; the packets that were lost."""
         file = FilmFile(self._target, self._source, self._plan)
         with ExitStack() as undo:
             undo.callback(file.discard)
             file.join(journal)
             undo.pop_all()
-        self._broken = file.broken
+        return file.broken
 
     @contextmanager
     def _aborting(self) -> Iterator[None]:

@@ -78,3 +78,28 @@ def test_pictures_of_text_are_left_out(tmp_path: Path, make_clip: MakeClip) -> N
                 after.mux(packet)
     lines = copy_through(source, tmp_path / "out.mp4", crf=30).warnings
     assert len(lines) == 1 and "(pgssub)" in lines[0] and "left out; an .mkv" in lines[0]
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "-"])
+def test_damaged_text_is_counted_also_on_standard_output(
+    tmp_path: Path,
+    make_clip: MakeClip,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    target: str,
+) -> None:
+    middle, damaged = tmp_path / "middle.mp4", tmp_path / "damaged.mp4"
+    copy_through(with_text(tmp_path / "in.mkv", make_clip(tmp_path / "in.mp4")), middle, crf=30)
+    with av.open(str(middle)) as before, av.open(str(damaged), "w") as after:
+        copies = {s.index: after.add_stream_from_template(s) for s in before.streams}
+        for packet in before.demux():
+            copy = packet
+            if packet.stream.type == "subtitle" and packet.pts == LINES[0][0]:
+                copy = av.Packet(b"\0")  # too short to say how long its text is
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            if copy.size:
+                copy.stream = copies[packet.stream_index]
+                after.mux(copy)
+    path = Path("-") if target == "-" else tmp_path / target
+    warnings = copy_through(damaged, path, crf=30).warnings
+    assert warnings[1:] == ["1 damaged packet of other streams was left out"]
+    assert capfdbinary.readouterr().out.startswith(b"\x1aE\xdf\xa3" if target == "-" else b"")

@@ -39,7 +39,7 @@ from tests.writing import copy_through, flat_planes, nothing_left, one_png, spec
         ("null.mp4", "neither a file nor leads to one"),
         ("round.mp4", "neither a file nor leads to one"),
         ("lost.mp4", "make it first"),
-        ("out.png", "does not fit into an image"),
+        ("out.png", "does not fit into one image"),
     ],
 )
 def test_impossible_targets_are_refused_before_work(
