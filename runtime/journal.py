@@ -83,12 +83,12 @@ class Journal:
         sync(self.folder)
 
     def resume(self) -> None:
-        """Take up the run that was stopped; begin one if there is none.
+        """Take up the run that was stopped; begin one if none was, or if it completed no segment.
 
         UsageError says which fact differs, if one does.
         """
         lines = self._read_lines()
-        if not lines:
+        if len(lines) < 2:
             self.begin()
             return
         self._check(lines[0])

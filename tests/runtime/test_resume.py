@@ -17,7 +17,7 @@ import pytest
 from tests.fake_model import make_fake_model
 from tests.media import picture
 
-from vr_trt.runtime.journal import folder_of
+from vr_trt.runtime.journal import Journal, folder_of
 
 # The command line with segments of a few frames, so that a short clip has many.
 RUN = """
@@ -248,6 +248,21 @@ def test_ctrl_c_leaves_a_journal_that_fits_only_the_same_run(
     assert run(film, model, output, "--resume").returncode == 0
     assert content(output) == content(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.mkv", "out.mp4"]
+
+
+def test_a_run_that_was_killed_before_its_first_segment_binds_nobody(tmp_path: Path) -> None:
+    """`kill -9` leaves a folder in which nothing is kept: --resume may ask for anything then."""
+    output = tmp_path / "out.mp4"
+    killed = Journal(output, {"seed": 0})
+    killed.begin()
+    killed.segment_path(0).with_suffix(".partial").write_bytes(b"half a segment")
+    killed.release()
+    journal = Journal(output, {"seed": 3})
+    journal.resume()
+    assert json.loads((journal.folder / "journal.jsonl").read_text())["seed"] == 3
+    assert {path.name for path in journal.folder.iterdir()} == {"journal.jsonl", "lock"}
+    journal.close(keep=True)  # nothing is: the folder goes
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
