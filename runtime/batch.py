@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from vr_trt.errors import InterruptedRun, UsageError, VrTrtError
+from vr_trt.runtime.counted import counted
 from vr_trt.runtime.crew import Muster, check_workers_memory, find_cards
 from vr_trt.runtime.item_server import full_model_name
 from vr_trt.runtime.journal import stopped_facts
@@ -185,9 +186,10 @@ class Batch:
         self._write(started)
         if not tasks:
             return
+        # Another server than the one that planned: the networks are opened where they run.
         pool = muster.pool(FileServer(threads=muster.threads), on_gpu=on_gpu)
         try:
-            schedule = Schedule(pool, give_up=lambda task, error: self._failed(task, error))
+            schedule = Schedule(pool, give_up=self._failed)
             for task in tasks:
                 schedule.add(task)
             while not schedule.idle:
@@ -200,9 +202,9 @@ class Batch:
                             self._write(started)
                             on_entry(entry)
         except KeyboardInterrupt:
+            done = f"{self.count('done')} of {counted(len(self.jobs), 'file')}"
             raise InterruptedRun(
-                f"stopped by the user; {self.count('done')} of {len(self.jobs)} files were done, the "
-                "same command goes on"
+                f"stopped by the user with {done} done; the same command goes on"
             ) from None
         finally:
             pool.close()

@@ -142,21 +142,21 @@ class Pipeline:
         self._outgoing = FrameQueue(QUEUE_FRAMES, "restored, not written")
         self._clocks = _Clock("read"), _Clock(), _Clock("write")
         self._written = 0
+        self._published = False
 
     def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Timing:
         """Run to the end. The first error of any thread is raised; InterruptedRun for Ctrl-C."""
         start = perf_counter()
+        jobs: list[Future[None]] = []
         with ThreadPoolExecutor(max_workers=3, thread_name_prefix="vr-trt") as threads:
-            jobs = [
-                threads.submit(copy_context().run, job)
-                for job in (self._read, self._restore, self._write)
-            ]
             try:
+                for job in (self._read, self._restore, self._write):
+                    jobs.append(threads.submit(copy_context().run, job))
                 self._watch(jobs, on_progress, start)
             except KeyboardInterrupt:
                 raise InterruptedRun("stopped by the user") from None
             finally:
-                if not all(job.done() for job in jobs) or any(job.exception() for job in jobs):
+                if not self._published:
                     self._stop(jobs)
         seconds = perf_counter() - start
         on_progress(self._progress(self._before + self._written, seconds))
@@ -185,7 +185,7 @@ class Pipeline:
         self._outgoing.stop()
         self._cancel()
         wait(jobs)
-        if jobs[-1].exception():  # else the output was published before the stop reached it
+        if not self._published:  # before the stop reached it
             self._sink.abort()
 
     def _read(self) -> None:
@@ -215,3 +215,4 @@ class Pipeline:
             self._written += 1
         with clock.one():
             self._sink.close()
+        self._published = True

@@ -34,11 +34,6 @@ class Schedule:
         """True if every task is done."""
         return not self._queue and not self._running
 
-    @property
-    def queued(self) -> int:
-        """Tasks that no worker has begun."""
-        return len(self._queue)
-
     def add(self, task: Task) -> None:
         """One more task."""
         heapq.heappush(self._queue, (task.order, task))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,3 +19,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not torch.cuda.is_available():
         required = os.environ.get("VR_TRT_REQUIRE_GPU") == "1"
         (pytest.fail if required else pytest.skip)("there is no CUDA device")
+
+
+@pytest.fixture
+def signals_kept() -> Iterator[None]:
+    """What answers signals is put back: the command line's `main` leaves it to the system."""
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in endings}
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)

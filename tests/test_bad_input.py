@@ -304,24 +304,22 @@ def test_a_run_that_ends_with_its_beginning_leaves_no_folder(
         assert sorted(path.name for path in film.parent.iterdir()) == before
 
 
+@pytest.mark.usefixtures("signals_kept")
 def test_ctrl_c_beside_a_verb_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Just before typer begins, or just after it has ended."""
+    """Just before typer begins, or just after it has ended; and one more while Python goes."""
 
     def stop(arguments: Sequence[str]) -> int:
+        signal.setitimer(signal.ITIMER_REAL, 60)  # as `_end` does while something is imported
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vr_trt.cli.exit_code", stop)
-    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in endings}
-    try:
-        with pytest.raises(SystemExit, match="130"):
-            main([])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(SystemExit, match="130"):
+        main([])
     assert capsys.readouterr().err == "vr-trt: stopped by the user\n"
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # without a traceback
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0  # would end Python in its last moments
 
 
 def test_a_closed_pipe_is_no_accident(film: Path, model: str) -> None:
@@ -335,21 +333,17 @@ def test_a_closed_pipe_is_no_accident(film: Path, model: str) -> None:
     assert "Traceback" not in run.stderr and "Exception" not in run.stderr
 
 
+@pytest.mark.usefixtures("signals_kept")
 def test_ctrl_c_does_not_leave_the_import_lock_behind() -> None:
     """A thread that imports would wait for it for ever, and the run for the thread."""
-    before = signal.getsignal(signal.SIGALRM)
+    _imp.acquire_lock()
     try:
-        _imp.acquire_lock()
-        try:
-            _end(signal.SIGINT, None)
-            time.sleep(0.05)
-        finally:
-            _imp.release_lock()
-        with pytest.raises(KeyboardInterrupt):
-            time.sleep(5)
+        _end(signal.SIGINT, None)
+        time.sleep(0.05)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        _imp.release_lock()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(5)
 
 
 @pytest.mark.parametrize("option", ["--report", "--trace"])

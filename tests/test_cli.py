@@ -88,6 +88,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [["rum"], ["run"], ["run", "x", "--crf", "high"], ["run", "x", "--frobnicate"]]
 )
+@pytest.mark.usefixtures("signals_kept")
 def test_usage_errors_are_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -258,13 +258,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     # A polite `kill`, or a terminal that is closed, ends a run as Ctrl-C does: nothing half written
     # stays behind. What was told to go on (nohup) goes on.
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:
-            signal.signal(ending, _end)
+    endings = [
+        ending
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(ending) is not signal.SIG_IGN
+    ]
+    for ending in endings:
+        signal.signal(ending, _end)
     try:
         code = exit_code(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before or after typer, which answers it otherwise
         code = _fail(InterruptedRun("stopped by the user"))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for ending in endings:  # nothing is left to be tidied up, and Python is about to go
+            signal.signal(ending, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -3,7 +3,9 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, sleep
+from typing import Any
 
 import pytest
 from tests.pictures import flat_frame
@@ -137,6 +139,22 @@ def test_ctrl_c_stops_all_and_publishes_nothing() -> None:
             signal.raise_signal(signal.SIGINT)
 
     sink = Sink(interrupt)
+    with pytest.raises(InterruptedRun):
+        Pipeline(Source(10**9), PairStage(), sink).run()
+    assert sink.ended == ["aborted"] and our_threads() == []
+
+
+def test_ctrl_c_while_the_threads_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first waits by now for the others, which never come."""
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(pool: ThreadPoolExecutor, *job: Any) -> Any:
+        if our_threads():
+            raise KeyboardInterrupt
+        return submit(pool, *job)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    sink = Sink()
     with pytest.raises(InterruptedRun):
         Pipeline(Source(10**9), PairStage(), sink).run()
     assert sink.ended == ["aborted"] and our_threads() == []
