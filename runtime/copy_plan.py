@@ -1,4 +1,4 @@
-"""Which streams of the input can go into the output as they are, tried before any work starts."""
+"""How each stream beside the video gets into the output, tried before any work starts."""
 
 import io
 from collections.abc import Mapping
@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.media import is_cover, main_video, open_input
-from vr_trt.runtime.subtitles import subtitle_codec_for
-from vr_trt.runtime.transcode import audio_codec_for
+from vr_trt.runtime.transcode import codec_for
 
 _PACKETS_TO_TRY = 256  # how far to look for a first packet of every stream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CopyPlan:
-    """Which streams of the input go into the output as they are."""
+    """Which streams of the input go into the output, and how."""
 
     streams: tuple[int, ...] = ()  # indices, copied packet by packet
     attachments: tuple[int, ...] = ()  # indices, written into the header
@@ -49,8 +46,8 @@ def plan_streams(
 ) -> CopyPlan:
     """Try every stream in the output's container, in memory, before any work starts.
 
-    Audio that does not fit is coded again, with a warning; UsageError where that cannot be either.
-    So are subtitles of text. Other streams that do not fit are left out with a warning. `audio` False leaves audio out.
+    Audio and text that do not fit are coded again, with a warning; UsageError for audio that cannot
+    be. Other streams that do not fit are left out, with a warning. `audio` False leaves audio out.
     """
     streams: list[int] = []
     attachments: list[int] = []
@@ -71,20 +68,18 @@ def plan_streams(
         elif _fits(stream, packets.get(stream.index), muxer):
             chosen = attachments if stream.type == "attachment" else streams
             chosen.append(stream.index)
-        elif codec := _codec_for(stream, muxer):
-            recoded.append(stream.index)
-            other = _other_container(stream, packets.get(stream.index))
-            keep = f"; {other} would keep it as it is" if other else ""
-            warnings.append(f"{what} does not fit into the output: it becomes {codec}{keep}")
-        elif stream.type == "audio":
-            other = _other_container(stream, packets.get(stream.index))
-            remedy = f"write {other}" if other else "convert it or leave the audio out"
-            name = container.name.removeprefix("file:")
-            raise UsageError(f"{name}: {what} does not fit into the output; {remedy}")
         else:
+            codec = codec_for(stream, muxer)
             other = _other_container(stream, packets.get(stream.index))
-            keep = f"; {other} would keep it" if other else ""
-            warnings.append(f"{what} does not fit into the output and is left out{keep}")
+            if codec is not None:
+                recoded.append(stream.index)
+            elif stream.type == "audio":
+                remedy = f"write {other}" if other else "convert it or leave the audio out"
+                name = container.name.removeprefix("file:")
+                raise UsageError(f"{name}: {what} does not fit into the output; {remedy}")
+            fate = f": it becomes {codec}" if codec else " and is left out"
+            keep = f"; {other} would keep it{' as it is' if codec else ''}" if other else ""
+            warnings.append(f"{what} does not fit into the output{fate}{keep}")
     return CopyPlan(
         streams=tuple(streams),
         attachments=tuple(attachments),
@@ -92,13 +87,6 @@ def plan_streams(
         recoded=tuple(recoded),
         warnings=tuple(warnings),
     )
-
-
-def _codec_for(stream: Stream, muxer: str) -> str | None:
-    """What a stream that does not fit can be coded again in."""
-    if isinstance(stream, AudioStream):
-        return audio_codec_for(stream, muxer)
-    return subtitle_codec_for(stream, muxer) if isinstance(stream, SubtitleStream) else None
 
 
 def _is_remade(stream: Stream, chapters: bool) -> bool:

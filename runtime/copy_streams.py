@@ -1,4 +1,4 @@
-"""Everything of the input that is not the restored video: copied packet by packet, never decoded."""
+"""Everything of the input beside the restored video, copied packet by packet."""
 
 import re
 from collections.abc import Iterator
@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Stream
-from av.subtitles.stream import SubtitleStream
 
 from vr_trt.runtime.copy_plan import CopyPlan, codec_name, first_packets
+from vr_trt.runtime.decode import READS_IN_A_ROW
 from vr_trt.runtime.media import is_cover, main_video, open_input
 from vr_trt.runtime.publish import DISK_ERRORS
 from vr_trt.runtime.splices import RUNNING_CLOCKS, Follower, Splices
-from vr_trt.runtime.subtitles import SubtitleTranscoder
-from vr_trt.runtime.transcode import AudioTranscoder
+from vr_trt.runtime.transcode import AudioTranscoder, SubtitleTranscoder, make_transcoder
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_READS_IN_A_ROW = 20
 # ISO 639's other codes, of those languages that QuickTime has a number for; FFmpeg drops these.
 _QUICKTIME_LANGUAGES = {
     "deu": "ger",
@@ -72,7 +69,7 @@ class FileSource:
         yield from self.container.demux(wanted)
 
     def pictures(self, indices: tuple[int, ...]) -> "dict[int, Packet[Any]]":
-        """The cover art of those streams, read by a container of its own: this one stays at the start."""
+        """The cover art of those streams, by a container of its own: this one stays at the start."""
         with open_input(self._path) as container:
             return first_packets(container, [container.streams[index] for index in indices])
 
@@ -172,7 +169,7 @@ class StreamCopier:
                 self._copies[index] = copy
         for index in plan.recoded:
             template = source.streams[index]
-            coder = _coder(template, output)
+            coder = make_transcoder(template, output)
             coder.stream.metadata.update(stream_tags(template, output))
             coder.stream.disposition = template.disposition
             self._coders[index] = coder
@@ -224,7 +221,7 @@ class StreamCopier:
 
     def _demuxed(self, wanted: "list[Stream]") -> "Iterator[Packet[Stream] | None]":
         failed = 0
-        while failed < _READS_IN_A_ROW:
+        while failed < READS_IN_A_ROW:
             try:
                 for packet in self._source.demux(wanted):
                     if packet is None or packet.size:
@@ -291,13 +288,6 @@ class StreamCopier:
             if error.errno in DISK_ERRORS:
                 raise
             self.broken += 1  # the packet itself does not go into this container
-
-
-def _coder(template: Stream, output: OutputContainer) -> AudioTranscoder | SubtitleTranscoder:
-    if isinstance(template, SubtitleStream):
-        return SubtitleTranscoder(template, output, output.format.name)
-    assert isinstance(template, AudioStream), "nothing else is coded again"
-    return AudioTranscoder(template, output, output.format.name)
 
 
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from vr_trt.runtime.splices import Splices
 # Broken packets in a row after which the rest is given up: more than the longest usual distance
 # between key frames, because one lost key frame can cost all packets up to the next.
 PACKETS_IN_A_ROW = 300
-READS_IN_A_ROW = 20
+READS_IN_A_ROW = 20  # failed reads after which a file is taken for ended
 
 
 class Packets(Protocol):
