@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from vr_trt.errors import InterruptedRun, UsageError, VrTrtError
 from vr_trt.runtime.counted import counted
-from vr_trt.runtime.crew import Muster, check_workers_memory, find_cards
 from vr_trt.runtime.item_server import full_model_name
 from vr_trt.runtime.journal import stopped_facts
 from vr_trt.runtime.manifest import Asked, Job
@@ -23,7 +22,11 @@ from vr_trt.runtime.pipeline import REPORT_SECONDS, Progress
 from vr_trt.runtime.restorer import Restorer
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.schedule import Schedule
+from vr_trt.runtime.worker_group import WorkerGroup, check_workers_memory, find_cards
 from vr_trt.runtime.workers import Finished, Said, Server, Task
+
+# Of what is asked, what a Restorer is made of; the rest goes with each file.
+_OF_RESTORER = ("model", "profile", "backend", "precision", "seed", "color")
 
 Status = Literal["done", "failed", "skipped", "waiting"]
 
@@ -55,10 +58,10 @@ class FileTask:
     @property
     def order(self) -> int:
         """The manifest's."""
-        return self.job.order
+        return self.job.number
 
     def __str__(self) -> str:
-        return str(self.job)
+        return str(self.job.input)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,7 @@ class FileServer:
     """Restores whole files; the networks stay open from one to the next."""
 
     threads: int
-    _open: dict[Asked, Restorer] = field(default_factory=dict, compare=False)
+    _open: dict[tuple[Any, ...], Restorer] = field(default_factory=dict, compare=False)
 
     def __call__(self) -> "FileServer":
         return self
@@ -100,21 +103,14 @@ class FileServer:
 
     def restorer(self, asked: Asked) -> Restorer:
         """The one for these settings; only one is kept open."""
-        networks = replace(asked, **_NOT_OF_NETWORKS)
-        if networks not in self._open:
+        settings = {name: getattr(asked, name) for name in _OF_RESTORER}
+        key = tuple(settings.values())
+        if key not in self._open:
             for other in self._open.values():
                 other.close()
             self._open.clear()
-            self._open[networks] = Restorer(
-                model=asked.model,
-                profile=asked.profile,
-                backend=asked.backend,
-                precision=asked.precision,
-                seed=asked.seed,
-                color=asked.color,
-                threads=self.threads,
-            )
-        return self._open[networks]
+            self._open[key] = Restorer(**settings, threads=self.threads)
+        return self._open[key]
 
     def _restore(self, task: FileTask, tell: Callable[[Progress], None]) -> FileDone:
         job = task.job
@@ -135,19 +131,6 @@ class FileServer:
             fps=report.fps,
             warnings=report.warnings,
         )
-
-
-_NOT_OF_NETWORKS: dict[str, Any] = {
-    "codec": None,
-    "crf": None,
-    "preset": None,
-    "bitrate": None,
-    "bits": None,
-    "range": "",
-    "cuts": "auto",
-    "rate": "",
-    "deinterlace": None,
-}
 
 
 class Batch:
@@ -171,14 +154,14 @@ class Batch:
         """How many files there are of which that is true."""
         return sum(entry.status == status for entry in self.entries)
 
-    def run(self, muster: Muster, on_entry: Callable[[Entry], None]) -> None:
+    def run(self, group: WorkerGroup, on_entry: Callable[[Entry], None]) -> None:
         """Do what is to be done; `on_entry` hears of each file once. InterruptedRun for Ctrl-C."""
         started = perf_counter()
-        server = FileServer(threads=muster.threads)
-        on_gpu = bool(find_cards(muster.gpus))
+        server = FileServer(threads=group.threads)
+        on_gpu = bool(find_cards(group.gpus))
         tasks = []
         for job, entry in zip(self.jobs, self.entries, strict=True):
-            task = self._task(server, job, entry, muster)
+            task = self._task(server, job, entry, group)
             if task is not None:
                 tasks.append(task)
             else:
@@ -187,7 +170,7 @@ class Batch:
         if not tasks:
             return
         # Another server than the one that planned: the networks are opened where they run.
-        pool = muster.pool(FileServer(threads=muster.threads), on_gpu=on_gpu)
+        pool = group.pool(FileServer(threads=group.threads), on_gpu=on_gpu)
         try:
             schedule = Schedule(pool, give_up=self._failed)
             for task in tasks:
@@ -210,7 +193,9 @@ class Batch:
             pool.close()
             self._write(started)
 
-    def _task(self, server: FileServer, job: Job, entry: Entry, muster: Muster) -> FileTask | None:
+    def _task(
+        self, server: FileServer, job: Job, entry: Entry, group: WorkerGroup
+    ) -> FileTask | None:
         """What is to be done; None where nothing is, or where it cannot be. MemoryBudgetError."""
         options = run_options(job.asked, overwrite=True)
         try:
@@ -223,8 +208,8 @@ class Batch:
         except VrTrtError as error:
             self._fail(entry, error)
             return None
-        if muster.cluster is None:
-            check_workers_memory(plan, muster.size)
+        if group.cluster is None:
+            check_workers_memory(plan, group.size)
         entry.settings = _digest(settings)
         before = self._before.get(entry.output)
         ours = before is not None and before.status in ("done", "skipped") and _is_there(before)

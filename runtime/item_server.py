@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
-from vr_trt.runtime.crew import Muster, check_workers_memory, find_cards
 from vr_trt.runtime.frames import VideoInfo
 from vr_trt.runtime.input_identity import input_digest
 from vr_trt.runtime.item_work import ItemWorker, Opened
@@ -15,6 +14,7 @@ from vr_trt.runtime.plan import Plan
 from vr_trt.runtime.recipe import Recipe
 from vr_trt.runtime.serving import Wanted
 from vr_trt.runtime.spread_run import Crew
+from vr_trt.runtime.worker_group import WorkerGroup, check_workers_memory, find_cards
 from vr_trt.runtime.workers import Pool
 from vr_trt.runtime.writer import OutputSpec
 
@@ -54,30 +54,30 @@ class OpenItemWorker:
         return ItemWorker(opened, self.info, self.spec, self.folder, ship)
 
 
-def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, muster: Muster) -> Crew:
+def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, group: WorkerGroup) -> Crew:
     """Workers of one run. MemoryBudgetError, UsageError where they cannot be had."""
-    servings, cards = [plan.serving], find_cards(muster.gpus)
+    servings, cards = [plan.serving], find_cards(group.gpus)
     if cards:
         info = plan.source
         sizes = canvas(info.width, info.height, recipe.profile.short_side)
         servings = [recipe.networks.find(sizes, gpu=card) for card in cards]
     for serving in servings:
         recipe.networks.check_card(serving)
-    if muster.cluster is None:
-        check_workers_memory(plan, muster.size)
+    if group.cluster is None:
+        check_workers_memory(plan, group.size)
 
     def open_pool(folder: Path) -> Pool:
         opener = OpenItemWorker(
             wanted=replace(recipe.wanted, model=full_model_name(recipe.wanted.model)),
             seed=recipe.seed,
             color=recipe.color,
-            threads=muster.threads,
+            threads=group.threads,
             info=_by_full_names(plan.source),
             spec=spec,
             folder=folder,
             digest=input_digest(plan.source.path),
         )
-        return muster.pool(opener, on_gpu=plan.serving.selection.on_gpu)
+        return group.pool(opener, on_gpu=plan.serving.selection.on_gpu)
 
     engines = frozenset(serving.line for serving in servings)
     alike = len(engines) == 1 and len({card.name for card in cards}) <= 1

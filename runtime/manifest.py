@@ -63,14 +63,6 @@ class Job:
     output: Path
     asked: Asked
 
-    @property
-    def order(self) -> int:
-        """The manifest's."""
-        return self.number
-
-    def __str__(self) -> str:
-        return str(self.input)
-
 
 def make_asked(**values: Any) -> Asked:
     """UsageError for a value that is none of its name's."""

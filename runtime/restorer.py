@@ -13,11 +13,6 @@ from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.counted import counted
-from vr_trt.runtime.crew import (
-    check_spreadable,
-    kept_threads,
-    mustered,
-)
 from vr_trt.runtime.deinterlace import deinterlaced
 from vr_trt.runtime.film_run import FilmRun
 from vr_trt.runtime.frames import Frame, PixelFormat, VideoInfo
@@ -37,6 +32,11 @@ from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.spread_run import SpreadRun
 from vr_trt.runtime.stage_trace import StageTime
 from vr_trt.runtime.video_codecs import Encoding
+from vr_trt.runtime.worker_group import (
+    check_spreadable,
+    kept_threads,
+    open_group,
+)
 from vr_trt.runtime.writer import OutputSpec
 
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
@@ -148,10 +148,10 @@ class Restorer:
         run: FilmRun
         if options.spread:
             check_spreadable(source, target)
-            with mustered(options, threads) as muster:
-                self._recipe.use_threads(muster.threads)
-                crew = make_crew(self._recipe, plan, spec, muster)
-                facts |= {"engines": crew.line, "threads": muster.threads}
+            with open_group(options, threads) as group:
+                self._recipe.use_threads(group.threads)
+                crew = make_crew(self._recipe, plan, spec, group)
+                facts |= {"engines": crew.line, "threads": group.threads}
                 run = SpreadRun(source, spec, options, facts, plan.frames)
                 done = run.spread(crew, on_progress)
         else:

@@ -48,9 +48,9 @@ def batch(
 ) -> None:
     """Restore many files, go on after failures, and skip what is done when run again."""
     from vr_trt.runtime.batch import Batch
-    from vr_trt.runtime.crew import mustered
     from vr_trt.runtime.manifest import make_asked, read_manifest_jobs
     from vr_trt.runtime.run_options import RunOptions, parse_gpus
+    from vr_trt.runtime.worker_group import open_group
 
     asked = make_asked(
         model=model,
@@ -71,8 +71,8 @@ def batch(
     options = RunOptions(workers=workers, gpus=parse_gpus(gpus), cluster=cluster)
     path = report or _report_of(manifest)
     work = Batch(jobs, path, overwrite=overwrite)
-    with mustered(options, threads) as muster:
-        work.run(muster, _show_json if json else _show_line)
+    with open_group(options, threads) as group:
+        work.run(group, _show_json if json else _show_line)
     if json:
         counts = {name: work.count(name) for name in ("done", "failed", "skipped")}
         values = {"event": "batch", **counts, "seconds": work.seconds, "report": str(path)}

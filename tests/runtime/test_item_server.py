@@ -13,8 +13,7 @@ from vr_trt.engines.cards import CardUse
 from vr_trt.engines.local_gpu import Gpu
 from vr_trt.engines.profiles import find_profile
 from vr_trt.errors import MemoryBudgetError, UsageError
-from vr_trt.runtime import crew, item_server
-from vr_trt.runtime.crew import Muster, check_workers_memory, kept_threads, mustered, share
+from vr_trt.runtime import item_server, worker_group
 from vr_trt.runtime.film_scan import FilmScan
 from vr_trt.runtime.frames import Join
 from vr_trt.runtime.input_identity import input_digest
@@ -26,6 +25,13 @@ from vr_trt.runtime.run_options import RunOptions, parse_gpus
 from vr_trt.runtime.serving import Networks, Wanted
 from vr_trt.runtime.video_codecs import Encoding
 from vr_trt.runtime.work_items import Planner, Rules
+from vr_trt.runtime.worker_group import (
+    WorkerGroup,
+    check_workers_memory,
+    kept_threads,
+    open_group,
+    share,
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,7 @@ def test_cards_of_different_kinds_do_not_share_a_shot(
     cooking = recipe(model)
     plan = cooking.plan(probe(source), tmp_path / "out.mp4")
     spec, _ = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
-    made = make_crew(cooking, plan, spec, Muster(size=2, threads=1, gpus=(0, 1)))
+    made = make_crew(cooking, plan, spec, WorkerGroup(size=2, threads=1, gpus=(0, 1)))
     assert made.alike is alike
     with pytest.raises(UsageError, match="a worker would run on magic; here it is"):
         made.check(About(step_latents=1, version=__version__, engines="magic"))
@@ -145,7 +151,7 @@ def test_every_card_is_checked_before_work(
     plan = cooking.plan(probe(source), tmp_path / "out.mp4")
     spec, _ = output_spec(plan, tmp_path / "out.mp4", Encoding(), False)
     with pytest.raises(MemoryBudgetError, match="on the card"):
-        make_crew(cooking, plan, spec, Muster(size=2, threads=1, gpus=(0, 1)))
+        make_crew(cooking, plan, spec, WorkerGroup(size=2, threads=1, gpus=(0, 1)))
 
 
 def test_workers_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
@@ -161,15 +167,15 @@ def test_workers_are_refused_where_they_do_not_fit(tmp_path: Path) -> None:
 
 def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [share(8, n) for n in (1, 3, 8, 20)] == [8, 2, 1, 1]
-    monkeypatch.setattr(crew, "usable_cores", lambda: 8)
+    monkeypatch.setattr(worker_group, "usable_cores", lambda: 8)
     for options, threads, wanted in (
         (RunOptions(workers=3), 0, (3, 2)),
         (RunOptions(workers=3), 5, (3, 5)),
         (RunOptions(gpus=(0, 2)), 0, (2, 4)),
         (RunOptions(), 0, (1, 8)),
     ):
-        with mustered(options, threads) as muster:
-            assert (muster.size, muster.threads) == wanted
+        with open_group(options, threads) as group:
+            assert (group.size, group.threads) == wanted
     assert kept_threads(tmp_path / "none.mp4") == 0
 
 

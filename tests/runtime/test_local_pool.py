@@ -12,9 +12,9 @@ from tests.servers import Bug, NoServer, Square, Squares, results
 from tests.spreading import children, wait_for_none
 
 from vr_trt.errors import ModelError, VrTrtError
-from vr_trt.runtime.crew import card_environment
 from vr_trt.runtime.local_pool import LocalPool
 from vr_trt.runtime.schedule import Schedule
+from vr_trt.runtime.worker_group import card_environment
 from vr_trt.runtime.workers import Ready, Said
 
 ROOT = Path(__file__).parents[2]

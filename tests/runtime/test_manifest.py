@@ -27,7 +27,7 @@ def test_a_list_of_paths(tmp_path: Path) -> None:
         "b.restored.mov",
         "scan.restored.png",
     ]
-    assert [job.order for job in jobs] == [0, 1, 2] and jobs[0].asked.seed == 3
+    assert [job.number for job in jobs] == [0, 1, 2] and jobs[0].asked.seed == 3
     out = [job.output for job in read_manifest_jobs(manifest, Asked(), tmp_path / "out")]
     assert out == [tmp_path / "out" / name for name in ("a.mkv", "b.mov", "scan.png")]
 

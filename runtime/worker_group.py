@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Muster:
+class WorkerGroup:
     """The workers that a run may have."""
 
     size: int
@@ -45,11 +45,13 @@ class Muster:
 
 
 @contextmanager
-def mustered(options: RunOptions, threads: int) -> Iterator[Muster]:
+def open_group(options: RunOptions, threads: int) -> Iterator[WorkerGroup]:
     """The workers that `options` ask for; `threads` of each, 0 for its share of the cores."""
     if options.cluster is None:
         size = len(options.gpus) or max(1, options.workers)
-        yield Muster(size=size, threads=threads or share(usable_cores(), size), gpus=options.gpus)
+        yield WorkerGroup(
+            size=size, threads=threads or share(usable_cores(), size), gpus=options.gpus
+        )
         return
     from vr_trt.runtime.ray_pool import LOCAL, RayCluster
 
@@ -59,7 +61,7 @@ def mustered(options: RunOptions, threads: int) -> Iterator[Muster]:
     try:
         size = options.workers or cluster.gpus or len(cluster.cores)
         fair = min(share(sum(cluster.cores), size), min(cluster.cores))
-        yield Muster(size=size, threads=threads or fair, cluster=cluster)
+        yield WorkerGroup(size=size, threads=threads or fair, cluster=cluster)
     finally:
         cluster.close()
 
