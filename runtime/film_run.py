@@ -104,8 +104,9 @@ class FilmRun:
             journal = self._open_journal()
             try:
                 journal.forget_ahead()
-                resume = _resume_point(journal, make_work, exact) if journal.segments else None
-                return self._attempt(make_work(), journal, resume, on_progress, seek=not exact)
+                work = make_work()  # again after a failure, which cancels it
+                resume = _resume_point(journal, work, exact) if journal.segments else None
+                return self._attempt(work, journal, resume, on_progress, seek=not exact)
             except (EntryMissed, SeekMissed):
                 continue
             finally:
@@ -129,7 +130,7 @@ class FilmRun:
         journal.close(keep=False)
         return Done(
             frames=0,
-            timing=Timing(frames=0, seconds=0, read=0, restore=0, write=0),
+            timing=Timing(),
             stages={},
             warnings=(f"{self._spec.path} is there and no stopped run of it: nothing was done",),
         )
@@ -171,7 +172,7 @@ class FilmRun:
             writer = Writer(self._spec, self._info, journal)
             if journal is not None and journal.complete:
                 writer.close()
-                timing = Timing(frames=0, seconds=0, read=0, restore=0, write=0)
+                timing = Timing()
             else:
                 skip = resume.first_read if resume is not None else 0
                 source = FilmSource(reader, self._info, self._range, self._cuts, skip)
@@ -217,7 +218,7 @@ class FilmRun:
             raise
 
 
-def _resume_point(journal: Journal, make_work: Callable[[], Work], exact: bool) -> Resume | None:
+def _resume_point(journal: Journal, work: Work, exact: bool) -> Resume | None:
     """Where a stopped run goes on; None if nothing is missing but the joining.
 
     `exact`: from the shot's start, whatever the network.
@@ -225,7 +226,6 @@ def _resume_point(journal: Journal, make_work: Callable[[], Work], exact: bool) 
     last = journal.segments[-1]
     if last.following is None:
         return None
-    work = make_work()
     frame, shot = last.following.frame, last.following.shot
     entry = Entry(frame=frame - shot)
     if not exact:

@@ -71,11 +71,11 @@ class Progress:
 class Timing:
     """What the threads did: frames written, seconds in all, and each thread's own work."""
 
-    frames: int
-    seconds: float
-    read: float
-    restore: float
-    write: float
+    frames: int = 0
+    seconds: float = 0.0
+    read: float = 0.0
+    restore: float = 0.0
+    write: float = 0.0
 
     @property
     def overlap(self) -> float:

@@ -87,7 +87,9 @@ class Restorer:
         threads: int = 0,
     ) -> None:
         """`threads` for the networks, 0 for every core. UsageError, ModelError for bad choices."""
-        _choose("colour correction", color, Correction)
+        if color not in get_args(Correction):
+            choices = ", ".join(get_args(Correction))
+            raise UsageError(f"unknown colour correction {color!r}: choose one of {choices}")
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
@@ -258,11 +260,6 @@ class Restorer:
         shot = Shot(stages, self.profile)
         self._live = shot, (width, height)
         return shot
-
-
-def _choose(what: str, value: str, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise UsageError(f"unknown {what} {value!r}: choose one of {', '.join(get_args(choices))}")
 
 
 def _threads_note(asked: int, kept: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from vr_trt.runtime.film_scan import FilmScan
 from vr_trt.runtime.film_source import FilmSource
 from vr_trt.runtime.frames import Join
 from vr_trt.runtime.item_work import About, ItemTask
-from vr_trt.runtime.joiner import Joiner, Sums
+from vr_trt.runtime.joiner import Joiner
 from vr_trt.runtime.journal import Journal
 from vr_trt.runtime.pipeline import REPORT_SECONDS, Progress, Timing
 from vr_trt.runtime.publish import check_target
@@ -69,8 +69,12 @@ class SpreadRun(FilmRun):
             stack.callback(writer.abort)  # of no effect once it is closed
             if journal.complete:
                 writer.close()
-                return Done(frames=journal.frames, timing=_timing(Sums(), 0, 0.0), stages={},
-                            warnings=(*self._info.guesses, *writer.warnings))  # fmt: skip
+                return Done(
+                    frames=journal.frames,
+                    timing=Timing(),
+                    stages={},
+                    warnings=(*self._info.guesses, *writer.warnings),
+                )
             try:
                 pool = crew.open_pool(journal.folder)
                 stack.callback(pool.close)
@@ -103,10 +107,15 @@ class SpreadRun(FilmRun):
         writer.close()
         meter.show(journal.frames, journal.frames)
         warnings = (*notes, *schedule.warnings, *joiner.warnings, *writer.warnings)
-        timing = _timing(joiner.sums, journal.frames - meter.before, meter.seconds)
-        return Done(
-            frames=journal.frames, timing=timing, stages=joiner.sums.stages, warnings=warnings
+        sums = joiner.sums
+        timing = Timing(
+            frames=journal.frames - meter.before,
+            seconds=meter.seconds,
+            read=sums.read,
+            restore=sums.restore,
+            write=sums.write,
         )
+        return Done(frames=journal.frames, timing=timing, stages=sums.stages, warnings=warnings)
 
     def _restore(self, desk: "_Desk", crew: Crew, meter: "_Meter") -> None:
         """Until every segment is in the journal."""
@@ -209,9 +218,3 @@ def _first_word(schedule: Schedule, crew: Crew) -> About:
                 assert isinstance(about, About)
                 crew.check(about)
                 return about
-
-
-def _timing(sums: Sums, frames: int, seconds: float) -> Timing:
-    return Timing(
-        frames=frames, seconds=seconds, read=sums.read, restore=sums.restore, write=sums.write
-    )
