@@ -32,7 +32,7 @@ def run(*arguments: str) -> str:
 @pytest.mark.parametrize("verb", ["pull", "verify", "list"])
 def test_every_verb_has_help(verb: str) -> None:
     text = re.sub(r"[\s│]+", " ", run(verb, "--help"))
-    assert "--folder" in text and "$VR_TRT_WEIGHTS or else ~/.cache/vr-trt/weights" in text
+    assert "--folder" in text and "$VR_TRT_WEIGHTS, else ~/.cache/vr-trt/weights" in text
 
 
 def test_list_names_every_file_and_its_state(tmp_path: Path) -> None:

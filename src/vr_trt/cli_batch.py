@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vr_trt import cli_options as options
+from vr_trt.cli_options import Color
 from vr_trt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,36 +19,45 @@ if TYPE_CHECKING:
 def batch(
     manifest: Annotated[
         Path,
-        typer.Argument(help="A folder, a list of paths, or .jsonl: one object a file."),
+        typer.Argument(
+            help="A folder, a text file with a path per line, or .jsonl with an object per line."
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The folder for outputs.  [default: beside inputs]"),
+        typer.Option(
+            "--output", "-o", help="The folder to write into.", show_default="beside each input"
+        ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Size; see `vr-trt profiles`.")] = "720p",
-    model: Annotated[str, typer.Option(help="The network, or a folder that holds one.")] = "nano",
-    backend: Annotated[str, typer.Option(help="As of `run`.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="As of `run`.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
-    color: Annotated[str, typer.Option(help="wavelet, lab, adain or none.")] = "wavelet",
-    codec: Annotated[str | None, typer.Option(help="As of `run`.  [default: h264]")] = None,
-    crf: Annotated[float | None, typer.Option(help="Quality of the encoder.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Speed of the encoder.")] = None,
-    rate: Annotated[str, typer.Option("--rate", "-r", help="Of folders of images.")] = "",
-    deinterlace: Annotated[str | None, typer.Option(help="As of `run`.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace outputs that are there.")] = False,
-    workers: Annotated[int, typer.Option(help="Files at a time.", min=0)] = 0,
-    gpus: Annotated[str, typer.Option(metavar="0,1", help="A worker on each of these.")] = "",
-    cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Workers on Ray: local, auto, …")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Of each worker; 0 shares the cores.", min=0)] = 0,
+    profile: options.ProfileName = "720p",
+    model: options.ModelName = "nano",
+    seed: options.Seed = 0,
+    color: options.ColorWay = Color.WAVELET,
+    rate: options.Rate = "",
+    deinterlace: options.Deinterlace = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that this batch did not make.")
+    ] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="[default: MANIFEST.report.json]")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where the report is kept, and read when the batch is run again.",
+            show_default="MANIFEST.report.json",
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+    codec: options.CodecName = None,
+    crf: options.Crf = None,
+    preset: options.Preset = None,
+    backend: options.Backend = "auto",
+    precision: options.Precision = None,
+    workers: options.Workers = 0,
+    gpus: options.Gpus = "",
+    cluster: options.Cluster = None,
+    threads: options.Threads = 0,
+    json: options.Json = False,
 ) -> None:
-    """Restore many files, go on after failures, and skip what is done when run again."""
+    """Restore many files; failures do not stop it, and a second run skips what is done."""
     from vr_trt.runtime.batch import Batch
     from vr_trt.runtime.manifest import make_asked, read_manifest_jobs
     from vr_trt.runtime.run_options import RunOptions, parse_gpus
@@ -58,7 +69,7 @@ def batch(
         backend=backend,
         precision=precision,
         seed=seed,
-        color=color,
+        color=color.value,
         codec=codec,
         crf=crf,
         preset=preset,
@@ -68,10 +79,10 @@ def batch(
     if not manifest.exists():
         raise UsageError(f"{manifest} is not there: name a folder or a manifest")
     jobs = read_manifest_jobs(manifest, asked, output)
-    options = RunOptions(workers=workers, gpus=parse_gpus(gpus), cluster=cluster)
+    run_options = RunOptions(workers=workers, gpus=parse_gpus(gpus), cluster=cluster)
     path = report or _report_of(manifest)
     work = Batch(jobs, path, overwrite=overwrite)
-    with open_group(options, threads) as group:
+    with open_group(run_options, threads) as group:
         work.run(group, _show_json if json else _show_line)
     if json:
         counts = {name: work.count(name) for name in ("done", "failed", "skipped")}

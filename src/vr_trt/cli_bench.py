@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from vr_trt.cli_options import Backend, ModelName, Precision
+
 app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 
 
@@ -16,18 +18,19 @@ def measure() -> None:
 @app.command()
 def kernels(
     module: Annotated[
-        list[str] | None, typer.Argument(help="Only these, as window_attention; all if none.")
+        list[str] | None,
+        typer.Argument(help="Which ones, such as window_attention.", show_default="all"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of kernels.json and its log.")] = Path(
+    out: Annotated[Path, typer.Option(help="The folder for kernels.json and its log.")] = Path(
         "out/bench"
     ),
-    seconds: Annotated[float, typer.Option(help="For all of it.", min=1)] = 400,
+    seconds: Annotated[float, typer.Option(help="Time for all of them.", min=1)] = 400,
     small: Annotated[
-        bool, typer.Option("--small", help="Try the harness on the CPU; its times mean nothing.")
+        bool, typer.Option("--small", help="Try the harness on the CPU, where times mean nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
-    """Our GPU kernels: right first, then how fast beside the chip's limits and beside others."""
+    """Check the GPU kernels, then time them beside the chip's limits and beside others."""
     from vr_trt.bench.gpu import why_no_gpu
     from vr_trt.errors import ModelError, UsageError
 
@@ -52,36 +55,36 @@ def kernels(
 def latency(
     profile: Annotated[
         list[str] | None,
-        typer.Option(help="Size, see `vr-trt profiles`; may be repeated.  [default: 360p]"),
+        typer.Option(help="Size, see `vr-trt profiles`; may be repeated.", show_default="360p"),
     ] = None,
-    model: Annotated[str, typer.Option(help="The network, or a folder that holds one.")] = "nano",
-    backend: Annotated[str, typer.Option(help="As for `vr-trt run`.")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="As for `vr-trt run`.")] = None,
-    runs: Annotated[int, typer.Option(help="Fresh processes of each row, at least.", min=3)] = 3,
+    model: ModelName = "nano",
+    backend: Backend = "auto",
+    precision: Precision = None,
+    runs: Annotated[int, typer.Option(help="Fresh processes for each row, at least.", min=3)] = 3,
     against: Annotated[
         list[str] | None,
         typer.Option(
             metavar="torch|torch-compile|FOLDER",
-            help="Time that as well: the plain networks in PyTorch, or the adapter.py of a folder.",
+            help="Time this as well: the plain networks in PyTorch, or a folder's adapter.py.",
         ),
     ] = None,
     clip: Annotated[
         list[str] | None,
-        typer.Option(help="demo, silent, 10-bit or a file; may be repeated.  [default: demo]"),
+        typer.Option(help="demo, silent, 10-bit or a file; may be repeated.", show_default="demo"),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Of the clips that are made.", min=9)] = 37,
+    frames: Annotated[int, typer.Option(help="Length of the clips that are made.", min=9)] = 37,
     seconds: Annotated[
-        float, typer.Option(help="Begin no more than --runs rounds after that.", min=1)
+        float, typer.Option(help="After that, begin no round beyond --runs.", min=1)
     ] = 600,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the result there, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Write the result, as JSON.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw stages and roofline there.")
+        Path | None, typer.Option(metavar="FILE", help="Draw the stages and the roofline.")
     ] = None,
 ) -> None:
-    """A whole run's speed: cold and steady, by stage, beside others; only if it is right."""
+    """Time a whole run, cold and steady, by stage, beside others; only if its frames are right."""
     import sys
     from json import dumps
 
@@ -121,11 +124,11 @@ def latency(
 @app.command()
 def quality(
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the result there, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Write the result, as JSON.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
-    """What folding, precisions, the cut VAE, windows and joins cost, on nano. Minutes."""
+    """Measure what folding, precisions, the cut VAE, windows and joins cost nano; takes minutes."""
     from json import dumps
 
     from rich.console import Console

@@ -5,27 +5,31 @@ from typing import Annotated
 
 import typer
 
-File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
+from vr_trt.cli_options import GeneratorFile, VaeFile
 
 
 def calibrate(
     clips: Annotated[
         list[Path],
-        typer.Argument(metavar="CLIP…", help="Footage of the kind that is to be restored."),
+        typer.Argument(metavar="CLIP", help="Footage of the kind that will be restored."),
     ],
-    model: Annotated[str, typer.Option(help="The network.")] = "nano",
+    model: Annotated[str, typer.Option(help="The model to calibrate.")] = "nano",
     profile: Annotated[str, typer.Option(help="Size and window to calibrate at.")] = "360p",
-    windows: Annotated[int, typer.Option(help="Of each clip, at most.", min=1)] = 4,
+    windows: Annotated[int, typer.Option(help="Windows of each clip, at most.", min=1)] = 4,
     method: Annotated[
-        str, typer.Option(help="Of choosing scales: amax, percentile or mse.")
+        str, typer.Option(help="How scales are chosen: amax, percentile or mse.")
     ] = "amax",
     out: Annotated[
-        Path | None, typer.Option("--out", help="The table, if not beside the weights.")
+        Path | None,
+        typer.Option("--out", help="The table to write.", show_default="beside the weights"),
     ] = None,
-    generator_file: Annotated[Path | None, File] = None,
-    vae_file: Annotated[Path | None, File] = None,
+    generator_file: GeneratorFile = None,
+    vae_file: VaeFile = None,
 ) -> None:
-    """Calibrate a model for fp8 on clips, and judge it: half of the windows serve for each."""
+    """Calibrate a model for fp8, and judge whether fp8 is good enough for it.
+
+    Half of the clips' windows serve for each.
+    """
     from vr_trt.bench.fp8_gate import CalibrationRequest, calibrate_and_judge
     from vr_trt.engines.gate import refusal
     from vr_trt.engines.profiles import find_profile

@@ -26,24 +26,35 @@ _LABELS = {
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A film or image: before, say.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another one: after.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="A film or image, such as the input.")],
+    b: Annotated[
+        Path, typer.Argument(metavar="B", help="The one to compare with it, such as the output.")
+    ],
     reference: Annotated[
-        Path | None, typer.Argument(metavar="[REF]", help="What both should look like.")
+        Path | None,
+        typer.Argument(metavar="REF", help="What both should look like, if that is known."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with a slider and curves.")
     ] = None,
     png: Annotated[Path | None, typer.Option(help="Write one frame of each, side by side.")] = None,
-    frame: Annotated[int, typer.Option(help="The frame of the PNG.", min=0)] = 0,
+    frame: Annotated[int, typer.Option(help="The frame that --png shows.", min=0)] = 0,
     crop: Annotated[
-        str | None, typer.Option(help="Part of the PNG's pictures: LEFT,TOP,WIDTH,HEIGHT.")
+        str | None,
+        typer.Option(
+            metavar="LEFT,TOP,WIDTH,HEIGHT", help="The part that --png shows.", show_default="all"
+        ),
     ] = None,
-    page_frames: Annotated[int, typer.Option(help="Frames in the page, at most.", min=2)] = 48,
+    page_frames: Annotated[
+        int, typer.Option(help="How many frames --html shows at most.", min=2)
+    ] = 48,
     metric: Annotated[
-        list[str] | None, typer.Option(help="One more, by pyiqa: lpips, dists, niqe, musiq, …")
+        list[str] | None,
+        typer.Option(
+            help="A further measure from pyiqa, such as lpips, dists or niqe; may be repeated."
+        ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Measure two films against each other, or both against a reference."""
     from vr_trt.bench.compare_page import write_page

@@ -9,10 +9,11 @@ import typer
 def cuts(
     input: Annotated[Path, typer.Argument(metavar="INPUT", help="The video to look at.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the list there.")
+        Path | None,
+        typer.Option("--output", "-o", help="The list to write.", show_default="standard output"),
     ] = None,
 ) -> None:
-    """Find the hard cuts of a video: frame number and seconds, one line each."""
+    """Find the hard cuts of a video, as a list that `run --cuts` takes."""
     from vr_trt.runtime.counted import counted
     from vr_trt.runtime.cut_list import find_cuts, write_cut_list
     from vr_trt.runtime.reader import Reader

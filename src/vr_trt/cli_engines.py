@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vr_trt.cli_options import GeneratorFile, Json, Size, VaeFile
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,44 +19,49 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build, check and list engines.", no_args_is_help=True)
 
 DEFAULT_BACKENDS = ("tensorrt-rtx", "tensorrt", "onnxruntime")
-Json = Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")]
-File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
 
 
 @app.command()
 def build(
-    model: Annotated[str, typer.Option(help="The network, or a folder of its graphs.")] = "nano",
+    model: Annotated[str, typer.Option(help="The model, or the folder of an export.")] = "nano",
     profile: Annotated[str, typer.Option(help="Size and window; see `vr-trt profiles`.")] = "360p",
     precision: Annotated[
-        str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not the profile's.")
+        str | None,
+        typer.Option(help="fp32, fp16, bf16 or fp8.", show_default="the profile's"),
     ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
-            help="tensorrt-rtx, tensorrt, triton, onnxruntime; all but triton if not given."
+            help="tensorrt-rtx, tensorrt, triton or onnxruntime.", show_default="all but triton"
         ),
     ] = None,
-    sm: Annotated[str | None, typer.Option(help="Chips by compute capability, as 89,120.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="89,120", help="Chips by compute capability.", show_default="by backend"
+        ),
     ] = None,
+    size: Size = None,
     cut: Annotated[
         bool | None,
         typer.Option(
-            "--cut/--whole", help="The VAE by resolution, or not, if not as the profile says."
+            "--cut/--whole",
+            help="Cut the VAE by resolution, or leave it whole.",
+            show_default="as the profile says",
         ),
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only this stage; may be repeated.")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="The backend's own, as NAME=VALUE; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A setting of the backend; may be repeated."),
     ] = None,
-    generator_file: Annotated[Path | None, File] = None,
-    vae_file: Annotated[Path | None, File] = None,
+    generator_file: GeneratorFile = None,
+    vae_file: VaeFile = None,
     json: Json = False,
 ) -> None:
-    """Build a profile's engines; what is there already stays as it is."""
+    """Build a profile's engines; those that are there already are left as they are."""
     from dataclasses import replace
 
     from vr_trt.cli_engines_report import build_display
@@ -117,19 +124,23 @@ def verify(json: Json = False) -> None:
 @app.command()
 def prune(
     older_than: Annotated[
-        float | None, typer.Option("--older-than", help="Days since it was built.", min=0)
+        float | None,
+        typer.Option("--older-than", metavar="DAYS", help="Engines built before that.", min=0),
     ] = None,
     unused_for: Annotated[
-        float | None, typer.Option("--unused-for", help="Days since it was opened.", min=0)
+        float | None,
+        typer.Option("--unused-for", metavar="DAYS", help="Engines not opened since.", min=0),
     ] = None,
     larger_than: Annotated[
         float | None,
-        typer.Option("--keep-gb", help="Keep this much at most, the last used first.", min=0),
+        typer.Option("--keep-gb", metavar="GB", help="Keep so much, the last used first.", min=0),
     ] = None,
     graphs: Annotated[
-        bool, typer.Option("--graphs", help="The graphs too; a build makes them again.")
+        bool, typer.Option("--graphs", help="Graphs as well; a build makes them again.")
     ] = False,
-    stale: Annotated[bool, typer.Option("--stale", help="Those that verify calls stale.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Engines that `verify` calls stale.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: Json = False,
 ) -> None:
@@ -150,17 +161,18 @@ def prune(
 @app.command()
 def debug(
     graph: Annotated[
-        Path | None, typer.Argument(help="A stage's graph, for --compare and --reduce.")
+        Path | None, typer.Argument(help="The graph of a stage, for --compare or --reduce.")
     ] = None,
     fusions: Annotated[
         Path | None,
-        typer.Option(help="A TensorRT-RTX plan or its folder: which kernels the graph became."),
+        typer.Option(help="Say which kernels a TensorRT-RTX plan (or its folder) consists of."),
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="ONNX Runtime against the GPU, by Polygraphy.")
+        bool, typer.Option("--compare", help="Compare ONNX Runtime with the GPU, by Polygraphy.")
     ] = False,
     reduce: Annotated[
-        bool, typer.Option("--reduce", help="The smallest part of a graph that does not build.")
+        bool,
+        typer.Option("--reduce", help="Find the smallest part of the graph that does not build."),
     ] = False,
     json: Json = False,
 ) -> None:

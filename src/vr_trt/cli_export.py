@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vr_trt.cli_options import GeneratorFile, Size, VaeFile
+
 if TYPE_CHECKING:
     from vr_trt.export.stages import StageShape
 
@@ -28,21 +30,18 @@ class Network(StrEnum):
     DECODER = "decoder"
 
 
-File = typer.Option(exists=True, dir_okay=False, help="Weights, if not those pulled.")
-
-
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
-    model: Annotated[str, typer.Option("--model", help="The network.")] = "nano",
+    out: Annotated[Path, typer.Option("--out", help="The folder to write into.")],
+    model: Annotated[str, typer.Option("--model", help="The model to export.")] = "nano",
     profile: Annotated[
-        str, typer.Option("--profile", help="Size and window; `any` for graphs of any size.")
+        str,
+        typer.Option("--profile", help="Size and window, or `any` for graphs that take any size."),
     ] = "720p",
     precision: Annotated[
-        Precision | None, typer.Option(help="If not the profile's; of any size: fp32.")
+        Precision | None,
+        typer.Option(help="Of the networks.", show_default="the profile's; fp32 for `any`"),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="WIDTHxHEIGHT, if not the profile's short side at 16:9.")
-    ] = None,
+    size: Size = None,
     network: Annotated[
         list[Network] | None, typer.Option(help="Only this network; may be repeated.")
     ] = None,
@@ -50,21 +49,25 @@ def export(
         bool | None,
         typer.Option(
             "--cut/--whole",
-            help="The VAE's high resolutions one frame a call, or not, if not as the profile says.",
+            help="Run the VAE's high resolutions one frame at a time, or the VAE whole.",
+            show_default="as the profile says",
         ),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="For fp8, if not the table beside the weights."
+            exists=True,
+            dir_okay=False,
+            help="The table for fp8, from `vr-trt calibrate`.",
+            show_default="beside the weights",
         ),
     ] = None,
     vae_stream: Annotated[
         float | None,
-        typer.Option(help="What the VAE is scaled by between norms, if fp16 does not hold it."),
+        typer.Option(help="Scale of the VAE's values between norms, so that fp16 holds them."),
     ] = None,
-    generator_file: Annotated[Path | None, File] = None,
-    vae_file: Annotated[Path | None, File] = None,
+    generator_file: GeneratorFile = None,
+    vae_file: VaeFile = None,
 ) -> None:
     """Write a model's stages as ONNX graphs, folded for one timestep and prompt."""
     from vr_trt.engines.profiles import find_profile

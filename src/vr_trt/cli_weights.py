@@ -14,8 +14,8 @@ Folder = Annotated[
     Path | None,
     typer.Option(
         "--folder",
-        help="Where weights are kept, if not in $VR_TRT_WEIGHTS or else ~/.cache/vr-trt/weights.",
-        show_default=False,
+        help="The folder where weights are kept.",
+        show_default="$VR_TRT_WEIGHTS, else ~/.cache/vr-trt/weights",
     ),
 ]
 
@@ -25,12 +25,12 @@ def pull(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="Names from `weights list`, or a model (seedvr2-3b: its generator and the VAE)."
+            help="Names from `weights list`, or models: seedvr2-3b is its generator and the VAE."
         ),
     ],
     folder: Folder = None,
 ) -> None:
-    """Download weights and check their hashes; a download that was cut short continues."""
+    """Download weights and check their hashes; a download that was interrupted continues."""
     from vr_trt.export import weights
     from vr_trt.export.weights_table import wanted
 
@@ -45,7 +45,7 @@ def verify(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Names from `weights list`, models, or paths; without any, every file here."
+            help="Names from `weights list`, models, or paths.", show_default="all that are here"
         ),
     ] = None,
     folder: Folder = None,
@@ -80,9 +80,9 @@ def verify(
 @app.command("list")
 def list_files(
     folder: Folder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
-    """Show every published file and what of it is here."""
+    """Show every published file, and whether it is here."""
     from vr_trt.export import weights
 
     files = weights.local_files(folder)
