@@ -28,10 +28,15 @@ from vr_trt.engines.gate import Gate, Score, Window
 from vr_trt.engines.profiles import Profile, find_profile
 from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.export.calibrate import Judge, Sample, amax_of, observe
-from vr_trt.export.calibration_table import CalibrationTable, Method, gate_path, table_path
+from vr_trt.export.calibration_table import (
+    RECIPE,
+    CalibrationTable,
+    Method,
+    gate_path,
+    table_path,
+)
 from vr_trt.export.export_model import ExportPlan, export_model
 from vr_trt.export.fold_generator import fold_generator
-from vr_trt.export.fp8 import RECIPE
 from vr_trt.export.fp8_network import quantise_network
 from vr_trt.export.models import ModelFiles, find_model_files
 from vr_trt.export.quantise_folder import quantise_folder

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.child import Moment, lines, resident_bytes
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
+from vr_trt.export.calibration_table import Calibration, find_calibration
+from vr_trt.export.weights_hashes import known_hash
 
 if TYPE_CHECKING:
-    from vr_trt.export.calibration_table import Calibration
     from vr_trt.export.models import ModelFiles
 
 NETWORKS = ("encoder", "generator", "decoder")
@@ -66,18 +67,15 @@ def weights_hashes(export: Export) -> dict[str, str]:
     return _model_files(export).sha256()
 
 
-def calibration_of(export: Export) -> "Calibration | None":
+def calibration_of(export: Export) -> Calibration | None:
     """What an export in fp8 stands on beside the weights; None for other precisions.
 
     ModelError where there is no calibration of these weights.
     """
     if export.precision != "fp8" or "generator" not in export.networks:
         return None
-    from vr_trt.export.calibration_table import find_calibration
-
-    files = _model_files(export)
-    weights = files.sha256()[files.generator_file.name]
-    return find_calibration(files.generator_file, weights)
+    generator = _model_files(export).generator_file
+    return find_calibration(generator, known_hash(generator))
 
 
 def _model_files(export: Export) -> "ModelFiles":

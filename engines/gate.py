@@ -50,7 +50,7 @@ class Gate:
 
     model: str
     calibration: str  # sha256 of the table's file
-    recipe: int  # of the numbers, see `vr_trt.export.fp8`
+    recipe: int  # of the numbers, see `vr_trt.export.calibration_table`
     windows: tuple[Window, ...]
 
     @property

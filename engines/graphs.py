@@ -41,6 +41,7 @@ _SHIPPED = Path(__file__).parent  # nano/ in the package
 # What a graph depends on beside the weights: the code that traces it, and what that stands on.
 _TRACERS = ("torch", "onnxscript", "onnx-ir")
 _NOT_TRACING = ("weights", "parity")
+_TEXTS = ("embeddings/pos_emb.pt", "nano/weights/text.safetensors")  # that the networks hold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,14 +120,11 @@ def find_graphs(
 
 
 def existing_graphs(request: GraphRequest, cache: Path | None = None) -> Graphs | None:
-    """The graphs of `request` if they need not be made; ModelError as `find_graphs`."""
+    """The graphs of `request` if they need not be made, else None; ModelError as `find_graphs`."""
     source = _source(request, lambda moment: None)
     if isinstance(source, Graphs):
         return source
-    place = graph_store(cache).path(source.name)
-    if not (place / MANIFEST).is_file():
-        return None
-    return replace(_graphs(request, place, _read_manifest(place)), gate=source.gate)
+    return _found(request, graph_store(cache), source)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,22 +315,30 @@ def _check_stages(stages: Sequence[str], cut: bool) -> None:
 
 
 def _found_or_made(request: GraphRequest, store: Store, source: _Source) -> Graphs:
-    place = store.path(source.name)
-    if (place / MANIFEST).is_file():
-        try:
-            found = _graphs(request, place, _read_manifest(place))
-            return replace(found, gate=source.gate)
-        except ModelError:  # damaged: it is ours to make again
-            shutil.rmtree(place, ignore_errors=True)
+    if found := _found(request, store, source):
+        return found
     start = time.monotonic()
     with store.lock(source.name):
-        if not (place / MANIFEST).is_file():
-            with store.publishing(source.name) as folder, writing(store.root):
-                source.make(folder)
-                whole = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
-                _write_manifest(folder, whole)
+        if found := _found(request, store, source):  # by another process, meanwhile
+            return found
+        with store.publishing(source.name) as folder, writing(store.root):
+            source.make(folder)
+            whole = {**_read_manifest(folder), "seconds": round(time.monotonic() - start, 2)}
+            _write_manifest(folder, whole)
+    place = store.path(source.name)
     made = _graphs(request, place, _read_manifest(place))
     return replace(made, is_new=True, gate=source.gate)
+
+
+def _found(request: GraphRequest, store: Store, source: _Source) -> Graphs | None:
+    """The graphs that lie there; None where there are none, or what lies there is damaged."""
+    place = store.path(source.name)
+    if not (place / MANIFEST).is_file():
+        return None
+    try:
+        return replace(_graphs(request, place, _read_manifest(place)), gate=source.gate)
+    except ModelError:
+        return None
 
 
 def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, Any]) -> str:
@@ -342,13 +348,13 @@ def _name(request: GraphRequest, model: str, precision: str, key: Mapping[str, A
 
 
 def exporter_fingerprint() -> str:
-    """The hash of the code that traces graphs, and the versions of what it stands on."""
-    rooms = [Path(__file__).parent.with_name(name) for name in ("export", "kernels")]
-    sources = [path for room in rooms for path in sorted(room.glob("*.py"))]
+    """The hash of what a graph is made from beside the weights: code, texts, packages' versions."""
+    export, kernels = (Path(__file__).parent.with_name(name) for name in ("export", "kernels"))
+    sources = [path for room in (export, kernels) for path in sorted(room.glob("*.py"))]
+    files = [path for path in sources if not path.name.startswith(_NOT_TRACING)]
     whole = hashlib.sha256()
-    for path in sources:
-        if not path.name.startswith(_NOT_TRACING):
-            whole.update(path.read_bytes())
+    for path in (*files, *(export / text for text in _TEXTS)):
+        whole.update(path.read_bytes())
     for package in _TRACERS:
         try:
             whole.update(f"{package} {version(package)}\n".encode())

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
+_V2, _V1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
+_CGROUPS = (  # limit, use, and what the use consists of
+    (_V2 / "memory.max", _V2 / "memory.current", _V2 / "memory.stat"),
+    (_V1 / "memory.limit_in_bytes", _V1 / "memory.usage_in_bytes", _V1 / "memory.stat"),
 )
+# Cached pages of files: they count as used, and the kernel gives them up when memory is short.
+_CACHED = ("inactive_file", "active_file")
 
 
 def available_bytes() -> int | None:
@@ -17,10 +17,8 @@ def available_bytes() -> int | None:
 
     None where the system does not tell.
     """
-    found = [
-        value for value in (_machine_available(), *_container_available()) if value is not None
-    ]
-    return min(found, default=None)
+    told = (_machine_available(), *_container_available())
+    return min((value for value in told if value is not None), default=None)
 
 
 def _machine_available() -> int | None:
@@ -43,11 +41,20 @@ def _free_pages() -> int | None:
 
 
 def _container_available() -> list[int | None]:
-    return [_difference(Path(limit), Path(used)) for limit, used in _CGROUPS]
+    return [_left(*files) for files in _CGROUPS]
 
 
-def _difference(limit: Path, used: Path) -> int | None:
+def _left(limit: Path, used: Path, stat: Path) -> int | None:
     try:
-        return max(0, int(limit.read_text()) - int(used.read_text()))
+        left = int(limit.read_text()) - int(used.read_text())
     except (OSError, ValueError):  # not mounted here, or "max": no limit
         return None
+    return max(0, left + _cached(stat))
+
+
+def _cached(stat: Path) -> int:
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(_CACHED))

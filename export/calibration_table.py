@@ -15,6 +15,7 @@ from vr_trt.errors import ModelError, UsageError
 from vr_trt.export.weights_hashes import hash_file
 
 FORMAT = 1
+RECIPE = 1  # of `fp8`: raised when the same weights and table would give other numbers
 Method = Literal["amax", "percentile", "mse"]
 REMEDY = "make one with `vr-trt calibrate CLIP… --model MODEL`"
 
@@ -120,12 +121,14 @@ def find_calibration(generator_file: Path, weights: str, table: Path | None = No
 
 
 def _verdict(path: Path, calibration: str) -> Mapping[str, Any] | None:
-    """The gate's file, if it is about this table."""
+    """The gate's file, if it is about this table and the numbers of this version."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is no verdict of the gate ({error}): {REMEDY}") from None
-    about = content.get("calibration") if isinstance(content, dict) else None
-    return content if about == calibration else None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is no verdict of the gate: {REMEDY}")
+    wanted = {"calibration": calibration, "recipe": RECIPE}
+    return content if wanted.items() <= content.items() else None

@@ -9,7 +9,7 @@ from vr_trt.errors import ModelError
 from vr_trt.export.checkpoint_pickle import (
     PICKLE_MAGIC,
     ZIP_MAGIC,
-    read_legacy,
+    read_legacy_index,
     read_zip_index,
 )
 from vr_trt.export.checkpoint_safetensors import looks_like_safetensors, read_safetensors_index
@@ -17,7 +17,6 @@ from vr_trt.export.config import GeneratorConfig, VaeConfig
 from vr_trt.export.extent import REMEDY, Extent, read_extent
 from vr_trt.export.keys import Shapes, check_keys, current_vae_key, expected_generator, expected_vae
 
-Weights = dict[str, torch.Tensor]
 FLOAT8 = torch.float8_e4m3fn  # for storage only: read as float16, which holds its every value
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, FLOAT8)
 
@@ -31,44 +30,36 @@ class Checkpoint(Mapping[str, torch.Tensor]):
     def __init__(
         self,
         path: Path,
-        entries: Mapping[str, Extent | torch.Tensor],
+        extents: Mapping[str, Extent],
         notes: tuple[str, ...] = (),
     ) -> None:
         self.path = path
         self.notes = notes
-        self._entries = dict(entries)
+        self._extents = dict(extents)
 
     @property
     def shapes(self) -> Shapes:
-        return {key: tuple(entry.shape) for key, entry in self._entries.items()}
+        return {key: extent.shape for key, extent in self._extents.items()}
 
     @property
     def dtypes(self) -> dict[str, torch.dtype]:
         """The types as stored; float8 tensors are handed out as float16."""
-        return {key: entry.dtype for key, entry in self._entries.items()}
+        return {key: extent.dtype for key, extent in self._extents.items()}
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        entry = self._entries[key]
-        tensor = read_extent(self.path, entry) if isinstance(entry, Extent) else entry
+        tensor = read_extent(self.path, self._extents[key])
         return tensor.to(torch.float16) if tensor.dtype == FLOAT8 else tensor
-
-    def take(self, key: str) -> torch.Tensor:
-        """`self[key]`, forgotten here if it was held in memory: the caller is its only owner."""
-        tensor = self[key]
-        if isinstance(self._entries[key], torch.Tensor):
-            del self._entries[key]
-        return tensor
 
     def renamed(self, names: Mapping[str, str], note: str) -> "Checkpoint":
         """The same tensors, those in `names` under their new name."""
-        entries = {names.get(key, key): entry for key, entry in self._entries.items()}
-        return Checkpoint(self.path, entries, (*self.notes, note))
+        extents = {names.get(key, key): extent for key, extent in self._extents.items()}
+        return Checkpoint(self.path, extents, (*self.notes, note))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._extents)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._extents)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -95,8 +86,8 @@ def _open(path: Path) -> Checkpoint:
     if looks_like_safetensors(start):
         return Checkpoint(path, read_safetensors_index(path))
     if start.startswith(PICKLE_MAGIC):
-        tensors, note = read_legacy(path)
-        return Checkpoint(path, tensors, (note,) if note else ())
+        extents, note = read_legacy_index(path)
+        return Checkpoint(path, extents, (note,) if note else ())
     raise ModelError(f"{path} is neither .safetensors nor a PyTorch checkpoint; {REMEDY}.")
 
 
@@ -133,23 +124,15 @@ def _check_dtypes(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def materialise(checkpoint: Checkpoint, dtype: torch.dtype) -> Weights:
-    """Every tensor in memory as `dtype`, one at a time: the peak is the result and one tensor.
-
-    A checkpoint that is held in memory (the older pickle form) is emptied on the way. Raises
-    ModelError if a value does not fit into `dtype`.
-    """
-    weights: Weights = {}
-    for key in list(checkpoint):
-        tensor = checkpoint.take(key)
-        weights[key] = tensor.to(dtype)
-        narrower = torch.finfo(dtype).max < torch.finfo(tensor.dtype).max
-        if narrower and weights[key].isinf().any() and not tensor.isinf().any():
-            raise ModelError(
-                f"{checkpoint.path} has values in {key} that {_name(dtype)} cannot hold; "
-                "use bfloat16 or float32."
-            )
-    return weights
+def narrowed(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`tensor`, the weight `name`, as `dtype`; ModelError if that cannot hold one of its values."""
+    cast = tensor.to(dtype)
+    if torch.finfo(dtype).max < torch.finfo(tensor.dtype).max and not cast.isfinite().all():
+        raise ModelError(
+            f"the folded weight {name} has values that {_name(dtype)} cannot hold, or that are no "
+            "numbers: export in bf16 or fp32"
+        )
+    return cast
 
 
 def _name(dtype: torch.dtype) -> str:

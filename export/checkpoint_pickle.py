@@ -1,10 +1,12 @@
-"""Checkpoints that `torch.save` wrote: the zip form, read lazily, and the older form, read whole.
+"""Checkpoints that `torch.save` wrote, in its zip form or the older one: where each tensor lies.
 
-Both go through `torch.load(weights_only=True)`, which executes nothing of the file. In the zip
-form we ask it for tensors without data (on the meta device) and for where each storage lies,
-and check that against the archive itself: a file that another program packed again lies.
+Both go through PyTorch's unpickler for weights, which executes nothing of the file, and give
+tensors without data (on the meta device). Of a zip, where PyTorch says that a storage lies is
+checked against the archive itself: a file that another program packed again lies. The older form
+is read here, because `torch.load` would hold all of it in memory, and the 7B's has 33 GB.
 """
 
+import os
 import pickle
 import re
 import struct
@@ -14,12 +16,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch._weights_only_unpickler import Unpickler
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 from vr_trt.errors import ModelError
 from vr_trt.export.extent import REMEDY, Extent, read_extent
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # of the older form, and of any other pickle of protocol 2 or newer
+COUNT = struct.Struct("<q")  # of the older form: elements of a storage, before its data
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: signature, lengths of name and extra
 WRAPPERS = ("state_dict", "model", "ema")
 # What the unpickler and the archive reader raise on malformed input. Unpickling has no closed
@@ -50,35 +55,77 @@ def read_zip_index(path: Path) -> tuple[dict[str, Extent], str]:
     Raises ModelError if the file is damaged, foreign, or wants more than tensors.
     """
     records = _records(path)
-    tensors, note = state_dict_of(path, _load(path, map_location="meta"))
+    tensors, note = state_dict_of(path, _load(path))
     return {name: _extent(path, name, tensors[name], records) for name in tensors}, note
 
 
-def read_legacy(path: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a file in the form before PyTorch 1.6, in memory; note as above.
-
-    That form has no index, so the whole file is read. Raises ModelError as above.
-    """
-    tensors, note = state_dict_of(path, _load(path, map_location="cpu"))
-    return {name: tensor.detach() for name, tensor in tensors.items()}, note
+def read_legacy_index(path: Path) -> tuple[dict[str, Extent], str]:
+    """Where each tensor of a file in the form before PyTorch 1.6 lies; note and errors as above."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # not the user's
+            loaded, records = _read_legacy(file)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    tensors, note = state_dict_of(path, loaded)
+    return {name: _extent(path, name, tensors[name], records) for name in tensors}, note
 
 
 def read_single(path: Path) -> torch.Tensor:
     """The one tensor of a zip-form file that holds no more; ModelError as above."""
     records = _records(path)
-    loaded = _load(path, map_location="meta")
+    loaded = _load(path)
     if not isinstance(loaded, torch.Tensor):
         raise ModelError(f"{path} holds a {type(loaded).__name__}, not one tensor; {REMEDY}.")
     return read_extent(path, _extent(path, "its tensor", loaded, records))
 
 
-def _load(path: Path, map_location: str) -> Any:
+def _load(path: Path) -> Any:
+    """What a zip-form file holds, tensors without their data."""
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about typed storages and the like: not the user's
-            return torch.load(file, map_location=map_location, weights_only=True)
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # not the user's
+            return torch.load(file, map_location="meta", weights_only=True)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def _read_legacy(file: IO[bytes]) -> tuple[Any, dict[int, int]]:
+    """What a file of the older form holds, and offset and size of the data of its storages.
+
+    Five pickles in a row: two numbers, the machine, the tensors, and the storages' keys. Then for
+    each key the number of elements and the data.
+    """
+
+    def unpickled() -> Any:
+        return Unpickler(file, encoding="utf-8").load()
+
+    if unpickled() != MAGIC_NUMBER or unpickled() != PROTOCOL_VERSION:
+        raise ValueError("not written by torch.save")
+    if not unpickled()["little_endian"]:
+        raise ValueError("written on a big-endian machine")
+    storages: dict[str, torch.UntypedStorage] = {}
+    counts: dict[str, int] = {}
+
+    def storage_of(saved: tuple[Any, ...]) -> torch.TypedStorage:
+        _, kind, key, _, count, part = saved
+        if part is not None:
+            raise ValueError("a storage that is a part of another")
+        if key not in storages:
+            counts[key] = count
+            storages[key] = torch.UntypedStorage(count * kind.dtype.itemsize, device="meta")
+        return torch.TypedStorage(wrap_storage=storages[key], dtype=kind.dtype, _internal=True)
+
+    unpickler = Unpickler(file, encoding="utf-8")
+    unpickler.persistent_load = storage_of  # type: ignore[method-assign]  # as torch.load does
+    loaded = unpickler.load()
+    records: dict[int, int] = {}
+    for key in unpickled():
+        if COUNT.unpack(file.read(COUNT.size)) != (counts[key],):
+            raise ValueError(f"storage {key} is not where it should be")
+        storages[key]._checkpoint_offset = file.tell()  # as torch.load does for a zip
+        records[file.tell()] = storages[key].nbytes()
+        if file.seek(storages[key].nbytes(), os.SEEK_CUR) > os.fstat(file.fileno()).st_size:
+            raise EOFError("ends within a storage")
+    return loaded, records
 
 
 def state_dict_of(path: Path, loaded: Any) -> tuple[dict[str, torch.Tensor], str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vr_trt.export.checkpoint import narrowed
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.export.folded_generator import FoldedGenerator
 from vr_trt.export.generator import Modulation, time_waves
@@ -29,7 +30,7 @@ def fold_generator(
     """The deployed form of the checkpoint `weights` for one timestep and one prompt."""
     with torch.device("meta"):
         folded = FoldedGenerator(config, len(text))
-    state = {k: v.to(dtype) for k, v in _folded(config, weights, text, timestep)}
+    state = {k: narrowed(k, v, dtype) for k, v in _folded(config, weights, text, timestep)}
     folded.load_state_dict(state, assign=True)
     folded.text_cos, folded.text_sin = folded.text_cos.to(dtype), folded.text_sin.to(dtype)
     return folded.eval().requires_grad_(False)

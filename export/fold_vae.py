@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vr_trt.export import sub_pixel
+from vr_trt.export.checkpoint import narrowed
 from vr_trt.export.config import VaeConfig
 from vr_trt.export.sub_pixel import sub_pixel_weights
 from vr_trt.export.vae import Decoder, Encoder, Form
@@ -47,7 +48,7 @@ def fold_decoder(
 def _fill(
     network: nn.Module, prefix: str, folded: Iterator[tuple[str, Tensor]], dtype: torch.dtype
 ) -> None:
-    state = {name.removeprefix(prefix): tensor.to(dtype) for name, tensor in folded}
+    state = {name.removeprefix(prefix): narrowed(name, x, dtype) for name, x in folded}
     for name, module in network.named_modules():
         if isinstance(module, sub_pixel.SubPixelConv):  # it may do without its bias channel
             module.weight = nn.Parameter(torch.empty_like(state[f"{name}.weight"], device="meta"))

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RECIPE = 1  # raised when the same weights and calibration would give other numbers
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
 # Scales that fp16 holds in full, and their reciprocals. Values that would want a smaller one use

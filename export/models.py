@@ -21,7 +21,7 @@ from vr_trt.export.config import (
 )
 from vr_trt.export.text import POSITIVE_TEXT, load_text
 from vr_trt.export.weights import require
-from vr_trt.export.weights_hashes import hash_file
+from vr_trt.export.weights_hashes import known_hash
 from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 NANO_WEIGHTS = Path(__file__).parent / "nano" / "weights"
@@ -38,6 +38,12 @@ class ModelFiles:
     vae_file: Path
     detail: tuple[float, ...] = PUBLISHED_DETAIL  # its shares, see `kernels.detail`
 
+    def __post_init__(self) -> None:
+        if self.generator_file.name == self.vae_file.name:  # which records tell them apart by
+            raise UsageError(
+                f"the generator and the VAE are both called {self.vae_file.name}: rename one"
+            )
+
     def load_generator(self) -> Mapping[str, Tensor]:
         """The generator's tensors, read when asked for; ModelError for a wrong file."""
         return load_generator_weights(self.generator_file, self.generator)
@@ -53,8 +59,8 @@ class ModelFiles:
         return load_text(POSITIVE_TEXT, self.generator.text_width).float()
 
     def sha256(self) -> dict[str, str]:
-        """Each file's hash, for the record of what was exported."""
-        return {path.name: hash_file(path) for path in (self.generator_file, self.vae_file)}
+        """The hash of the generator's file, then of the VAE's: what an export is made from."""
+        return {path.name: known_hash(path) for path in (self.generator_file, self.vae_file)}
 
 
 PUBLISHED: dict[str, tuple[GeneratorConfig, str]] = {

@@ -33,11 +33,14 @@ _PATCH_IN = "folded.patch_in.weight"
 def quantise(model: ir.Model, table: CalibrationTable) -> int:
     """Quantise a generator's graph in place; the number of products that are E4M3 now.
 
-    ModelError if the table lacks an input of the graph, or the graph has no linears to quantise.
+    ModelError if the table lacks an input of the graph or names a linear that it does not have, or
+    if the graph has no linears to quantise.
     """
     graph = model.graph
     if _TEXT not in graph.initializers:
         raise ModelError(f"{graph.name} is no generator's graph: it has no {_TEXT}")
+    if unknown := set(table.wide) - {_linear_of(node) for node in graph}:
+        raise ModelError(f"the calibration table names {min(unknown)}, which {graph.name} lacks")
     _check_tokens(graph)
     made = _Pass(graph, table, int(graph.initializers[_TEXT].shape[0]))  # type: ignore[index,arg-type]
     count = sum(made.linear(node) for node in list(graph))

@@ -41,6 +41,11 @@ def remembered_hash(path: Path) -> str | None:
     return found
 
 
+def known_hash(path: Path) -> str:
+    """The sha256 of `path`, which is read only if it was never hashed or has changed since."""
+    return remembered_hash(path) or hash_file(path)
+
+
 def remember_hash(path: Path, sha256: str) -> None:
     """Record that `path`, as it is now, has this hash."""
     size, time = _stamp(path)

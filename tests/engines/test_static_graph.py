@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from vr_trt.engines import graphs as graphs_module
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.graphs import STAGES, GraphRequest, Graphs, existing_graphs, find_graphs
 from vr_trt.errors import ModelError
@@ -100,6 +101,19 @@ def test_damage_in_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="decoder.bin is missing"):
         find_graphs(request, lambda moment: None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_exporters_fingerprint_is_of_code_texts_and_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {graphs_module.exporter_fingerprint()}
+    monkeypatch.setattr(graphs_module, "version", lambda package: "0")
+    found.add(graphs_module.exporter_fingerprint())
+    monkeypatch.setattr(graphs_module, "_NOT_TRACING", ("weights", "parity", "text"))
+    found.add(graphs_module.exporter_fingerprint())
+    monkeypatch.setattr(graphs_module, "_TEXTS", ("embeddings/neg_emb.pt",))
+    found.add(graphs_module.exporter_fingerprint())
+    assert len(found) == 4
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from torch import Tensor
 from vr_trt.errors import ModelError, UsageError
 from vr_trt.export.calibrate import Judge, Magnitudes, Sample, amax_of, generate, observe
 from vr_trt.export.calibration_table import (
+    RECIPE,
     CalibrationTable,
     check_method,
     find_calibration,
@@ -164,12 +165,17 @@ def test_the_verdict_of_another_table_does_not_count(tmp_path: Path) -> None:
     assert find_calibration(weights, "0" * 64).gate is None
     digest = find_calibration(weights, "0" * 64).sha256
     assert gate_path(path) == tmp_path / "generator.fp8-gate.json"
-    for calibration, counts in ((digest, True), ("f" * 64, False)):
-        gate_path(path).write_text(json.dumps({"calibration": calibration}))
+    for verdict, counts in (
+        ({"calibration": digest, "recipe": RECIPE}, True),
+        ({"calibration": "f" * 64, "recipe": RECIPE}, False),
+        ({"calibration": digest, "recipe": RECIPE + 1}, False),  # numbers of another version
+    ):
+        gate_path(path).write_text(json.dumps(verdict))
         assert (find_calibration(weights, "0" * 64).gate is not None) == counts
-    gate_path(path).write_text("?")
-    with pytest.raises(ModelError, match="no verdict"):
-        find_calibration(weights, "0" * 64)
+    for text in ("?", "[]"):
+        gate_path(path).write_text(text)
+        with pytest.raises(ModelError, match="no verdict"):
+            find_calibration(weights, "0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from vr_trt.errors import ModelError
 from vr_trt.export.checkpoint import (
     load_generator_weights,
-    materialise,
     open_checkpoint,
 )
 from vr_trt.export.config import (
@@ -56,7 +55,7 @@ def written(form: str, folder: Path, tensors: dict[str, torch.Tensor] = SMALL) -
 
 def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
-        materialise(open_checkpoint(path), torch.float32)
+        dict(open_checkpoint(path))
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     return message
@@ -119,7 +118,7 @@ def test_a_file_that_shrinks_while_open_is_refused(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(path)
     os.truncate(path, path.stat().st_size - 100)
     with pytest.raises(ModelError, match="ended while"):
-        materialise(checkpoint, torch.float32)
+        dict(checkpoint)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
@@ -133,7 +132,7 @@ def test_bytes_changed_at_random_never_escape_as_another_error(form: str, tmp_pa
             changed[draw.randrange(len(changed))] = draw.randrange(256)
         path.write_bytes(changed)
         try:
-            materialise(open_checkpoint(path), torch.float32)
+            dict(open_checkpoint(path))
         except ModelError as error:
             assert "\n" not in str(error)
             refused += 1

@@ -16,6 +16,7 @@ from tests.networks import (
 )
 from torch import Tensor
 
+from vr_trt.errors import ModelError
 from vr_trt.export.config import GeneratorConfig, generator_3b_style, generator_7b_style
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.folded_generator import (
@@ -260,3 +261,11 @@ def test_windows_of_the_plain_network_move_to_its_device() -> None:
         network = Generator(SHARED)
         v = network(torch.empty(2, 4, 6, 33), torch.empty(5, 9), torch.empty(()))
     assert v.shape == (2, 4, 6, 16) and v.is_meta
+
+
+def test_a_weight_that_sixteen_bits_cannot_hold_is_named() -> None:
+    weights = loud_weights(SHARED)
+    weights["vid_in.proj.bias"] = torch.full((40,), 1e6)
+    fold_generator(SHARED, weights, normal(2, 9), dtype=torch.bfloat16)
+    with pytest.raises(ModelError, match="weight patch_in.bias .* float16 cannot hold"):
+        fold_generator(SHARED, weights, normal(2, 9), dtype=torch.float16)

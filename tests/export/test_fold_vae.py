@@ -16,6 +16,7 @@ from tests.networks import (
 )
 from torch import Tensor
 
+from vr_trt.errors import ModelError
 from vr_trt.export.causal import FrameNorm, Stream
 from vr_trt.export.config import VAE_NANO, VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
@@ -231,3 +232,10 @@ def test_the_epsilon_is_what_builders_take() -> None:
         norms = [m for m in Pair("golden").decoder(form).modules() if isinstance(m, FrameNorm)]
         assert len(norms) == 30
         assert [norm.eps for norm in norms] == pytest.approx([1e-5] * 30, rel=1e-12)
+
+
+def test_a_weight_that_sixteen_bits_cannot_hold_is_named() -> None:
+    weights = loud_weights(OTHER)
+    weights["decoder.conv_out.bias"] = torch.full((3,), 1e6)
+    with pytest.raises(ModelError, match="weight decoder.conv_out.bias .* float16 cannot hold"):
+        fold_decoder(OTHER, weights, VIDEO, torch.float16)

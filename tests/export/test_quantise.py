@@ -264,6 +264,12 @@ def test_an_input_that_was_not_calibrated_is_named(case: Case) -> None:
         quantise(model, replace(case.table, amax=amax))
 
 
+def test_a_wide_linear_that_is_not_there_is_named(case: Case) -> None:
+    model = ir.load(case.wide.folder / "generator.onnx")
+    with pytest.raises(ModelError, match=r"names blocks\.9\.video\.qkv, which generator lacks"):
+        quantise(model, replace(case.table, wide=(WIDE, "blocks.9.video.qkv")))
+
+
 def test_another_graph_is_refused(case: Case) -> None:
     model = ir.load(case.wide.folder / "generator.onnx")
     del model.graph.initializers["folded.text"]

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from vr_trt.errors import ModelError
+from vr_trt.errors import ModelError, UsageError
 from vr_trt.export import weights, weights_hashes
+from vr_trt.export.models import find_model_files
 from vr_trt.export.weights_table import SHIPPED, find, read_table, table, wanted
 
 POSITIVE = SHIPPED / "pos_emb.pt"  # a true file of the list, small enough to be copied about
@@ -132,6 +134,27 @@ def test_a_required_file_is_hashed_once_for_each_change(
         with pytest.raises(ModelError, match="damaged"):
             weights.require("text-positive", tmp_path)
     assert len(hashed) == 3
+
+
+def test_what_was_hashed_is_not_read_again_by_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "generator.safetensors"
+    path.write_bytes(b"weights")
+    files = replace(find_model_files("nano"), generator_file=path)
+    whole = files.sha256()
+    assert list(whole) == ["generator.safetensors", "vae.safetensors"]
+    weights_hashes.remember_hash(path, "1" * 64)
+    assert files.sha256() == whole | {path.name: "1" * 64}
+    path.write_bytes(b"others!")
+    os.utime(path, ns=(1, 1))
+    assert files.sha256()[path.name] not in (whole[path.name], "1" * 64)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Records of what was exported name them: one hash would be lost, and a change not noticed."""
+    with pytest.raises(UsageError, match="both called model.safetensors"):
+        find_model_files("nano", tmp_path / "a/model.safetensors", tmp_path / "b/model.safetensors")
 
 
 def test_an_absent_required_file_says_how_to_get_it(tmp_path: Path) -> None:

@@ -64,8 +64,13 @@ def test_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     limit, used = tmp_path / "max", tmp_path / "current"
     limit.write_text("5000000\n")
     used.write_text("2000000\n")
-    monkeypatch.setattr(host_memory, "_CGROUPS", ((str(limit), str(used)),))
+    stat = tmp_path / "stat"
+    monkeypatch.setattr(host_memory, "_CGROUPS", ((limit, used, stat),))
     assert available_bytes() == 3_000_000
+    stat.write_text(
+        "anon 1\nfile 1900000\ninactive_file 900000\nactive_file 700000\nshmem 300000\n"
+    )
+    assert available_bytes() == 4_600_000  # files that were read are given up when memory is short
     limit.write_text("max\n")
     free = available_bytes()
     assert free is not None and free > 50_000_000
