@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.checks import check_float, check_tensor
 from vr_trt.kernels.fp8 import FIRST_CHIP
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -161,8 +161,7 @@ def _check(
             f"fp8_linear takes [M, K] by [N, K], K a multiple of {CELL}, not {tuple(x.shape)} by "
             f"{tuple(weight.shape)}"
         )
-    if out.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise TypeError(f"fp8_linear gives fp16, bf16 or fp32, not {out.dtype}")
+    check_float("fp8_linear", out.dtype)
     (M, K), N = x.shape, len(weight)
     for name, tensor, shape, dtype in (
         ("x", x, (M, K), torch.float8_e4m3fn),
