@@ -1,12 +1,11 @@
-"""How a convolution is cut into tiles: the tuned sizes of its call, and the moments it leaves."""
+"""How a convolution is cut into tiles: the tuned sizes of its call, and how many tiles they make."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import triton
 
-from vr_trt.kernels.conv_layer import PLAIN, ConvForm, Extras, PackedConv
-from vr_trt.kernels.group_norm import Moments, empty_moments
+from vr_trt.kernels.conv_layer import ConvForm, Extras, PackedConv
 from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
@@ -14,15 +13,6 @@ if TYPE_CHECKING:
 
 # For tests on the CPU.
 _INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2, "FRAMES": 1}
-
-
-def conv_moments(
-    x: "Tensor", conv: PackedConv, frames: int, sizes: Mapping[str, int] | None = None
-) -> Moments:
-    """Room for the moments of `frames` frames of `conv`'s output of pictures like x."""
-    sizes = sizes or tuned_sizes(x, conv, PLAIN)
-    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
-    return empty_moments(frames, tiles, conv.outputs, conv.bias)
 
 
 def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:

@@ -68,8 +68,8 @@ class RmsNormTile:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The kernel's compile-time arguments."""
-        return {"ROWS": self.rows, "BLOCK": self.columns}
+        """The kernel's compile-time arguments, and its warps."""
+        return {"ROWS": self.rows, "BLOCK": self.columns, "num_warps": self.warps}
 
 
 def rms_norm_tile(columns: int) -> RmsNormTile:
@@ -99,6 +99,5 @@ def rms_norm(
     if x.numel():
         tile = rms_norm_tile(columns)
         grid = (triton.cdiv(rows, tile.rows),)
-        options = {**tile.constants, "num_warps": tile.warps}
-        rms_norm_kernel[grid](x, rows, columns, out, EPS=eps, **options)
+        rms_norm_kernel[grid](x, rows, columns, out, EPS=eps, **tile.constants)
     return out
