@@ -219,7 +219,7 @@ def case(name: str, part: Part, config: VaeConfig, size: tuple[int, int], rank: 
         importance=rank,
         # The state is not counted: a version may leave it where it lies.
         work=Work(
-            unit="bf16",
+            unit="wide",
             flops=flops(part, height, width) if config is VAE else 0.0,
             bytes=weights + 2 * pictures,
         ),
