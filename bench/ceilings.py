@@ -4,7 +4,8 @@
 
 On the CPU the product is in fp32 by NumPy's library or by PyTorch's, whichever is faster, on one
 core and times the cores: all cores together would measure what else runs there. On a GPU it is in
-bf16 by PyTorch. A process of its own: its threads and its memory disturb nobody.
+bf16, and in fp8 where there is such, by PyTorch. It is a process of its own, whose threads and
+memory disturb nobody.
 """
 
 import json
@@ -14,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.util import find_spec
 
 import numpy as np
 
+from vr_trt.bench.roofline import Ceilings, ceilings_from
 from vr_trt.runtime.onnxruntime_session import usable_cores
 
 SIDE = 1024  # of the CPU's matrices
@@ -27,25 +29,7 @@ REPEATS = 8
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ceilings:
-    """Operations a second, and bytes a second that are read and written."""
-
-    flops: float
-    bytes: float
-    how: str  # in words
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageWork:
-    """What one call of a stage has to compute and to move, whoever does it."""
-
-    flops: int
-    bytes: int
-
-    def floor_seconds(self, ceilings: Ceilings) -> float:
-        """No version runs in less on a chip of these ceilings."""
-        return max(self.flops / ceilings.flops, self.bytes / ceilings.bytes)
+Found = tuple[Ceilings, str]  # and in words how they were measured
 
 
 def with_threads(cores: int) -> dict[str, str]:
@@ -53,14 +37,17 @@ def with_threads(cores: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(THREADS, str(cores))
 
 
-def measured(device: str) -> Ceilings | None:
+def measured(device: str) -> Found | None:
     """The ceilings of `cpu` or `cuda`, by a fresh process; None where they cannot be measured."""
     command = [sys.executable, "-m", "vr_trt.bench.ceilings", device]
     done = subprocess.run(command, capture_output=True, text=True, env=with_threads(1), check=False)
-    return Ceilings(**json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else None
+    if done.returncode:
+        return None
+    ceilings, how = json.loads(done.stdout.splitlines()[-1])
+    return Ceilings(**ceilings), how
 
 
-def of_cpu() -> Ceilings:
+def of_cpu() -> Found:
     """fp32."""
     products = {"NumPy": _numpy_product}
     if find_spec("torch"):
@@ -68,23 +55,28 @@ def of_cpu() -> Ceilings:
     seconds = {name: make() for name, make in products.items()}
     best = min(seconds, key=lambda name: seconds[name])
     cores = usable_cores()
-    return Ceilings(
+    ceilings = Ceilings(
         flops=cores * 2 * SIDE**3 / seconds[best],
         bytes=2 * COPIED / min(_copy(1), _copy(cores)),
-        how=f"fp32 product of {SIDE} x {SIDE} by {best} on one core, times {cores}; copy of "
-        f"{COPIED >> 20} MiB",
+    )
+    return ceilings, (
+        f"fp32 product of {SIDE} x {SIDE} by {best} on one core, times {cores}; copy of "
+        f"{COPIED >> 20} MiB"
     )
 
 
-def of_gpu() -> Ceilings:
-    """bf16."""
-    from vr_trt.bench.timing import bf16_tflops, copy_gbps
+def of_gpu() -> Found:
+    """bf16, and fp8 where the chip has it."""
+    import torch
 
-    return Ceilings(
-        flops=bf16_tflops("cuda") * 1e12,
-        bytes=copy_gbps("cuda") * 1e9,
-        how="bf16 product of 8192 x 8192 and copy of 2 GiB by PyTorch",
-    )
+    from vr_trt.bench.timing import CEILINGS
+
+    has_fp8 = torch.cuda.get_device_capability() >= (8, 9)
+    names = [name for name in CEILINGS if has_fp8 or name != "fp8_tflops"]
+    ceilings = ceilings_from({name: CEILINGS[name]("cuda") for name in names})
+    assert ceilings is not None
+    kinds = "bf16 and fp8 products" if has_fp8 else "bf16 product"
+    return ceilings, f"{kinds} of 8192 x 8192 and copy of 2 GiB by PyTorch"
 
 
 def _copy(threads: int) -> float:
@@ -120,4 +112,5 @@ def _fastest(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(of_gpu() if sys.argv[1] == "cuda" else of_cpu())))
+    found, words = of_gpu() if sys.argv[1] == "cuda" else of_cpu()
+    print(json.dumps((asdict(found), words)))

@@ -68,7 +68,8 @@ class Results:
         else:
             case, ceilings = self.cases[task["case"]], ceilings_from(self.ceilings)
             if ceilings is not None:
-                case["floor_ms"], case["bound"] = work_of(case).floor_ms(ceilings)
+                seconds, case["bound"] = work_of(case).floor(ceilings)
+                case["floor_ms"] = 1e3 * seconds
             if "ms" in row:
                 row = row | work_of(case).achieved(row["ms"], ceilings)
             case["times"][task["way"]] = row

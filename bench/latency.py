@@ -15,13 +15,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vr_trt.bench.ceilings import Ceilings, StageWork, measured
+from vr_trt.bench.ceilings import measured
 from vr_trt.bench.gpu import describe_gpu
 from vr_trt.bench.latency_clips import DEMO, make_clip
 from vr_trt.bench.latency_process import Measured, ask, measure
 from vr_trt.bench.latency_summary import summarise
 from vr_trt.bench.latency_worker import COMPILED, OURS, TORCH, Job
 from vr_trt.bench.machine import describe
+from vr_trt.bench.roofline import Ceilings, Work
 from vr_trt.bench.run_statistics import LEAST_RUNS, MOST_TIMES, settled
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import ModelError, UsageError
@@ -97,7 +98,7 @@ def run(request: Request, said: Said = lambda line: None) -> dict[str, Any]:
         checks = check_all(request, next(iter(clips.values())), folder, _asked, said)
         work = {profile: found.pop("work") for profile, found in checks.items()}
         on_gpu = present_gpu() is not None
-        ceilings = measured("cuda" if on_gpu else "cpu")
+        ceilings, how = measured("cuda" if on_gpu else "cpu") or (None, "")
         time_rounds(entries, request, measure, said, begun)
     return {
         "schema": SCHEMA,
@@ -107,7 +108,7 @@ def run(request: Request, said: Said = lambda line: None) -> dict[str, Any]:
         "command": command(request),
         "model": Path(request.model).name,
         "checks": checks,
-        "ceilings": None if ceilings is None else asdict(ceilings),
+        "ceilings": None if ceilings is None else asdict(ceilings) | {"how": how},
         "rows": [_row(entry, work[entry.job.profile], ceilings) for entry in entries],
         "seconds": round(time.monotonic() - begun, 1),
     }
@@ -186,7 +187,7 @@ def _row(entry: Entry, work: Mapping[str, Any], ceilings: Ceilings | None) -> di
     about = {"way": Path(job.way).name, "profile": job.profile, "clip": Path(entry.clip).name}
     if entry.failed:
         return about | {"failed": entry.failed}
-    counted = {name: StageWork(**each) for name, each in work.items()}
+    counted = {name: Work(**each) for name, each in work.items()}
     ours = job.way == OURS
     return about | summarise(entry.processes, counted if ours else {}, ceilings)
 

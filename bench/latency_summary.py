@@ -5,8 +5,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from vr_trt.bench.ceilings import Ceilings, StageWork
 from vr_trt.bench.latency_process import Measured
+from vr_trt.bench.roofline import Ceilings, Work
 from vr_trt.bench.run_statistics import percentiles, settled, spread
 
 Row = dict[str, Any]
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 def summarise(
     processes: Sequence[Measured],
-    work: Mapping[str, StageWork] | None = None,
+    work: Mapping[str, Work] | None = None,
     ceilings: Ceilings | None = None,
 ) -> Row:
     """The figures of one row: medians over the processes, percentiles over all of their calls."""
@@ -47,16 +47,16 @@ def summarise(
     return row
 
 
-def _floors(work: Mapping[str, StageWork], ceilings: Ceilings | None) -> dict[str, float]:
+def _floors(work: Mapping[str, Work], ceilings: Ceilings | None) -> dict[str, float]:
     if ceilings is None:
         return {}
-    return {name: stage.floor_seconds(ceilings) for name, stage in work.items()}
+    return {name: stage.floor(ceilings)[0] for name, stage in work.items()}
 
 
 def _stage(
     name: str,
     processes: Sequence[Measured],
-    work: StageWork | None,
+    work: Work | None,
     floors: Mapping[str, float],
 ) -> Row:
     calls = [seconds for one in processes for seconds in one.calls.stages[name]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.errors import ModelError
-from vr_trt.kernels.aot import CompiledKernel, KernelSource, compile_kernel, parameters
+from vr_trt.kernels.aot import CompiledKernel, compile_kernel, parameters
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -81,19 +81,11 @@ def _implement_rms_norm(
     for i in range(1, len(sizes) - 1):
         rows = rows * x.shape_expr[i]
     tile = rms_norm_tile(sizes[-1])
-    even = sizes[-1] % _ALIGNED == 0
-    kind = _triton_type(x.dtype)
-    kernel = compile_kernel(
-        KernelSource(
-            function=rms_norm_kernel,
-            signature={"x": f"*{kind}", "rows": "i32", "columns": "i32", "y": f"*{kind}"},
-            constants={"EPS": eps, **tile.constants},
-            # Tensors start at multiples of 256 bytes; wide loads need rows that do alike.
-            aligned=frozenset({"x", "y", "columns"} if even else {"x", "y"}),
-            warps=tile.warps,
-        ),
-        sm,
-    )
+    tensor = f"*{_triton_type(x.dtype)}:16"
+    # Tensors start at multiples of 256 bytes; wide loads need rows that do alike.
+    width = "i32:16" if sizes[-1] % _ALIGNED == 0 else "i32"
+    signature = {"x": tensor, "rows": "i32", "columns": width, "y": tensor}
+    kernel = compile_kernel(rms_norm_kernel, signature, {"EPS": eps, **tile.constants}, sm)
     check_launch(kernel, inputs=1, extras=2, outputs=1)
     launch = trtp.KernelLaunchParams()
     launch.grid_x = trtp.cdiv(rows, tile.rows)

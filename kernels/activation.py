@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.checks import check_float, check_tensor
 from vr_trt.kernels.fp8 import check_scale, quantised, quantised_reference
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -79,8 +79,7 @@ def activate(
     import torch
 
     parts = 2 if kind == "swiglu" else 1
-    if hidden.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise TypeError(f"activate takes fp16, bf16 or fp32, not {hidden.dtype}")
+    check_float("activate", hidden.dtype)
     if hidden.ndim != 2 or hidden.shape[1] % parts:
         raise ValueError(f"activate takes [N, {parts} M] for {kind}, not {tuple(hidden.shape)}")
     shape = (hidden.shape[0], hidden.shape[1] // parts)

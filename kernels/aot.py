@@ -1,19 +1,23 @@
 """Triton kernels compiled ahead of time, for a chip that need not be here.
 
-`compile_for` says what became of a kernel: registers, spills, shared memory, instructions. Tests
-hold every tuned configuration to that.
+`compile_for` tells what the compiler made of a kernel: registers, spills, shared memory and
+instructions. Tests hold every tuned configuration to that.
 
-`compile_kernel` gives PTX that a driver or TensorRT loads without Triton. Triton gives every kernel
-two pointers beyond its own arguments, for scratch memory; a launcher that knows only the kernel's
+`compile_kernel` gives PTX that a driver or TensorRT loads without Triton. Triton appends two
+pointers to every kernel's own arguments, for scratch memory. A launcher that knows only the kernel's
 signature does not pass them, so they are taken off, and the PTX is assembled once more to prove
-that it still is one.
+that it is still valid.
+
+Both take what @triton.jit made, a `signature` (argument to "*fp16", "i32", "fp32"; ":16" after it
+says that the value is divisible by 16, as every tensor's address should be) and `constants` (the
+compile-time arguments, with `num_warps` and `num_stages` as a launch takes them).
 """
 
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +28,20 @@ from vr_trt.errors import ModelError
 _PTX_VERSION = 87
 _NEWER_PTX = {103: 88, 110: 90, 121: 88}
 _SCRATCH_POINTERS = 2
-_POINTER = "*"
 _FIRST_BLACKWELL = 100  # whose assembler is a tool of its own
 _ALIGNED = ":16"
-_WARPS, _STAGES = 4, 2
+_LAUNCH = {"num_warps": 4, "num_stages": 2}
 # Bytes of shared memory that one block may ask for: CUDA programming guide, "compute capabilities".
 SHARED_LIMIT = {75: 64 << 10, 80: 163 << 10} | dict.fromkeys((86, 89, 120, 121), 99 << 10)
 SHARED_LIMIT |= dict.fromkeys((90, 100, 103, 110), 227 << 10)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KernelSource:
-    """A Triton kernel and what has to be fixed to compile it."""
-
-    function: Any  # what @triton.jit made
-    signature: Mapping[str, str]  # argument -> "*fp16", "i32"; in the kernel's order
-    constants: Mapping[str, Any]  # compile-time arguments
-    aligned: frozenset[str] = field(default_factory=frozenset)  # divisible by 16
-    warps: int = _WARPS
-    stages: int = _STAGES
-    fused: bool = True  # a product and a sum may be one step, rounded once
-
-
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one thread, or one block, of a kernel occupies."""
+    """What one thread of a kernel occupies."""
 
     registers: int
-    spilled: int  # bytes of a thread's registers that live in memory instead
-    shared: int  # bytes of a block, without what the launch adds
+    spilled: int  # bytes of its registers that live in memory instead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,22 +81,11 @@ class Compiled:
 def compile_for(
     kernel: Any, signature: Mapping[str, str], constants: Mapping[str, Any], chip: int
 ) -> Compiled:
-    """Compile `kernel`, what @triton.jit made, for compute capability `chip` as 89, and read it.
+    """Compile `kernel` for compute capability `chip` as 89, and read the result.
 
-    `signature`: argument to "*fp16", "i32", "fp32"; ":16" after it says that it is divisible by 16,
-    as every tensor's address should be. `constants`: compile-time arguments, and `num_warps`,
-    `num_stages` as a launch takes them. ModelError where Triton is missing.
+    ModelError where Triton is missing.
     """
-    fixed = dict(constants)
-    source = KernelSource(
-        function=kernel,
-        signature={name: kind.removesuffix(_ALIGNED) for name, kind in signature.items()},
-        aligned=frozenset(name for name, kind in signature.items() if kind.endswith(_ALIGNED)),
-        warps=fixed.pop("num_warps", _WARPS),
-        stages=fixed.pop("num_stages", _STAGES),
-        constants=fixed,
-    )
-    compiled = _compile(source, chip)
+    compiled = _compile(kernel, signature, constants, chip, fused=True)
     cubin = compiled.asm["cubin"]
     resources = read_resources(cubin)
     return Compiled(
@@ -119,9 +97,19 @@ def compile_for(
     )
 
 
-def compile_kernel(source: KernelSource, sm: int) -> CompiledKernel:
-    """Compile for compute capability `sm` as 89; ModelError where that is not possible."""
-    compiled = _compile(source, sm)
+def compile_kernel(
+    kernel: Any,
+    signature: Mapping[str, str],
+    constants: Mapping[str, Any],
+    chip: int,
+    *,
+    fused: bool = True,
+) -> CompiledKernel:
+    """Compile for compute capability `chip` as 89; ModelError where that is not possible.
+
+    `fused`: a product and a sum may become one step, which is rounded once.
+    """
+    compiled = _compile(kernel, signature, constants, chip, fused=fused)
     _check_launch(compiled.metadata)
     name, ptx = compiled.metadata.name, strip_scratch(compiled.asm["ptx"], compiled.metadata.name)
     arch = target_of(ptx)
@@ -137,26 +125,31 @@ def compile_kernel(source: KernelSource, sm: int) -> CompiledKernel:
     )
 
 
-def _compile(source: KernelSource, sm: int) -> Any:
+def _compile(
+    kernel: Any,
+    signature: Mapping[str, str],
+    constants: Mapping[str, Any],
+    chip: int,
+    *,
+    fused: bool,
+) -> Any:
     """What Triton's compiler gives."""
     triton = _triton()
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    names = source.function.arg_names
-    signature = {name: source.signature.get(name, "constexpr") for name in names}
-    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in source.aligned}
-    options = {
-        "num_warps": source.warps,
-        "num_stages": source.stages,
-        "enable_fp_fusion": source.fused,
-        "ptx_version": _NEWER_PTX.get(sm, _PTX_VERSION),
+    names = kernel.arg_names
+    kinds = {name: signature.get(name, "constexpr").removesuffix(_ALIGNED) for name in names}
+    attributes = {
+        (names.index(name),): [["tt.divisibility", 16]]
+        for name, kind in signature.items()
+        if kind.endswith(_ALIGNED)
     }
-    return triton.compile(
-        ASTSource(source.function, signature, dict(source.constants), attributes),
-        target=GPUTarget("cuda", sm, 32),
-        options=options,
-    )
+    fixed = {name: value for name, value in constants.items() if name not in _LAUNCH}
+    options = {name: constants.get(name, default) for name, default in _LAUNCH.items()}
+    options |= {"enable_fp_fusion": fused, "ptx_version": _NEWER_PTX.get(chip, _PTX_VERSION)}
+    source = ASTSource(kernel, kinds, fixed, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", chip, 32), options=options)
 
 
 def why_unavailable() -> str | None:
@@ -244,27 +237,28 @@ def assemble(ptx: str, arch: str) -> bytes:
 
 def read_resources(cubin: bytes) -> Resources:
     """What the one kernel in `cubin` occupies, as the vendor's tool reads it."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = _run([_tool("cuobjdump"), "-res-usage", file.name]).stdout
-    sizes = dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", text))
+    text = _looked_into(cubin, "cuobjdump", "-res-usage")
+    sizes = dict(re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text))
     if "REG" not in sizes:
         raise ModelError(f"the cubin's resources cannot be read: {text.strip()[:200]}")
     return Resources(
         registers=int(sizes["REG"]),
         spilled=int(sizes.get("STACK", 0)) + int(sizes.get("LOCAL", 0)),
-        shared=int(sizes.get("SHARED", 0)),
     )
 
 
 def instructions(cubin: bytes) -> list[str]:
     """The names of the machine instructions in `cubin`, in order: "FFMA", "LDG.E.128"."""
+    text = _looked_into(cubin, "nvdisasm", "-c")
+    return re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text, re.MULTILINE)
+
+
+def _looked_into(cubin: bytes, tool: str, option: str) -> str:
+    """What one of the vendor's tools prints about `cubin`."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        text = _run([_tool("nvdisasm"), "-c", file.name]).stdout
-    return re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", text, re.MULTILINE)
+        return _run([_tool(tool), option, file.name]).stdout
 
 
 def _tool(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.aot import CompiledKernel, KernelSource, compile_kernel
+from vr_trt.kernels.aot import CompiledKernel, compile_kernel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ KINDS = ("fp32", "fp16", "bf16")
 MADE_BY = "// by Triton "  # the first line of what ships; another version writes another text
 CODES = "u16"  # code values of more than 8 bits, which float32 holds exactly
 BLOCK = 1024  # items of a program
-_OLDEST = 75  # newer chips run the PTX of older ones
+OLDEST = 75  # newer chips run the PTX of older ones
 _OLDEST_BF16 = 80
 
 
@@ -74,17 +74,12 @@ def compiled() -> Iterator[tuple[str, CompiledKernel]]:
     for source, to in (*permutations(KINDS, 2), ("fp32", CODES), (CODES, "fp32")):
         signature = {"to": f"*{to}", "to_pitch": "i32", "source": f"*{source}"}
         signature |= {"source_pitch": "i32", "columns": "i32"}
-        half = "bf16" in (source, to)
-        yield f"convert_{source}_{to}", _compile(convert_kernel, signature, half)
-    pointers = dict.fromkeys(("to", "older", "newer"), "*fp32")
-    yield "blend", _compile(blend_kernel, pointers | {"share": "fp32", "items": "i32"}, False)
-
-
-def _compile(kernel: object, signature: dict[str, str], bf16: bool) -> CompiledKernel:
-    source = KernelSource(
-        function=kernel, signature=signature, constants={"BLOCK": BLOCK}, fused=False
-    )
-    return compile_kernel(source, _OLDEST_BF16 if bf16 else _OLDEST)
+        chip = _OLDEST_BF16 if "bf16" in (source, to) else OLDEST
+        made = compile_kernel(convert_kernel, signature, {"BLOCK": BLOCK}, chip, fused=False)
+        yield f"convert_{source}_{to}", made
+    signature = dict.fromkeys(("to", "older", "newer"), "*fp32")
+    signature |= {"share": "fp32", "items": "i32"}
+    yield "blend", compile_kernel(blend_kernel, signature, {"BLOCK": BLOCK}, OLDEST, fused=False)
 
 
 def without_notes(ptx: str) -> str:
@@ -95,7 +90,7 @@ def without_notes(ptx: str) -> str:
 
 
 def write_ptx(kernels: Iterable[tuple[str, CompiledKernel]]) -> None:
-    """Put what ships into its folder, and say what each kernel takes."""
+    """Write what ships into its folder, and print the registers that each kernel takes."""
     FOLDER.mkdir(exist_ok=True)
     for name, kernel in kernels:
         text = f"{MADE_BY}{triton.__version__}\n{without_notes(kernel.ptx)}"

@@ -23,6 +23,12 @@ _KNEE = tl.constexpr(6 / 29)  # of CIELAB's curve: a cube root above its cube, a
 
 
 @triton.jit
+def unsigned(value):  # type: ignore[no-untyped-def]
+    """-1..1, as the networks have it, to 0..1."""
+    return tl.clamp(value * 0.5 + 0.5, 0.0, 1.0)
+
+
+@triton.jit
 def lab_of_srgb(axes, red, green, blue):  # type: ignore[no-untyped-def]
     """L*, a*, b* of sRGB in 0..1."""
     red, green, blue = _linear(red), _linear(green), _linear(blue)
@@ -37,12 +43,10 @@ def srgb_of_lab(axes, lightness, a, b):  # type: ignore[no-untyped-def]
     """sRGB, clipped to 0..1 where a colour lies outside of the gamut."""
     y = (lightness + 16.0) / 116.0
     x, y, z = _cube(y + a / 500.0), _cube(y), _cube(y - b / 200.0)
-    red, green, blue = (
-        _mixed(axes + 9, x, y, z),
-        _mixed(axes + 12, x, y, z),
-        _mixed(axes + 15, x, y, z),
-    )
-    return _gamma(red), _gamma(green), _gamma(blue)
+    red = _gamma(_mixed(axes + 9, x, y, z))
+    green = _gamma(_mixed(axes + 12, x, y, z))
+    blue = _gamma(_mixed(axes + 15, x, y, z))
+    return red, green, blue
 
 
 @triton.jit

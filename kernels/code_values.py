@@ -1,4 +1,4 @@
-"""Code values of planes on a device: moved into another arrangement, sampled, summed up.
+"""Code values of planes on a device: rearranged, sampled and summed.
 
 Video codecs keep chroma interleaved (NV12) and more than 8 bits in the upper ones of 16 (P010); the
 networks' pixel graphs take plain planes. Cuts and digests need sums only. All arithmetic is of
@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.aot import CompiledKernel, KernelSource, compile_kernel
-from vr_trt.kernels.between import write_ptx
+from vr_trt.kernels.aot import CompiledKernel, compile_kernel
+from vr_trt.kernels.between import BLOCK, OLDEST, write_ptx
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KINDS = ("u8", "u16")
-BLOCK = 1024  # items of a program, as the launcher counts them
 CELLS = 64  # columns of cells that a program has room for
-_OLDEST = 75  # newer chips run the PTX of older ones
 
 
 def place_reference(to: "Tensor", source: "Tensor", up: int, down: int) -> None:
@@ -137,12 +135,9 @@ def compiled() -> Iterator[tuple[str, CompiledKernel]]:
         for verb, kernel in kernels.items():
             words = (word.partition(":") for word in _SIGNATURES[verb].split())
             types = [given or f"*{kind}" for _, _, given in words]
-            source = KernelSource(
-                function=kernel,
-                signature=dict(zip(kernel.arg_names, types, strict=False)),
-                constants={"BLOCK": CELLS if verb == "cells" else BLOCK},
-            )
-            yield f"{verb}_{kind}", compile_kernel(source, _OLDEST)
+            signature = dict(zip(kernel.arg_names, types, strict=False))
+            constants = {"BLOCK": CELLS if verb == "cells" else BLOCK}
+            yield f"{verb}_{kind}", compile_kernel(kernel, signature, constants, OLDEST)
 
 
 if __name__ == "__main__":

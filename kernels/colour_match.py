@@ -18,7 +18,8 @@ import numpy as np
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.cielab import AXES, lab_of_srgb
+from vr_trt.kernels.checks import check_picture, check_tensor
+from vr_trt.kernels.cielab import AXES, lab_of_srgb, unsigned
 from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def colour_moments_kernel(  # type: ignore[no-untyped-def]
             restored + frame * r_frame + row * r_row + column, r_channel, inside
         )
     if LAB:
-        red, green, blue = lab_of_srgb(axes, _unsigned(red), _unsigned(green), _unsigned(blue))
+        red, green, blue = lab_of_srgb(axes, unsigned(red), unsigned(green), unsigned(blue))
     at = out + ((of_reference * tl.num_programs(1) + frame) * tiles + tile) * 9
     _leave(at, red, inside)
     _leave(at + 3, green, inside)
@@ -107,14 +108,9 @@ def _samples(at, channel, inside):  # type: ignore[no-untyped-def]
     return (
         tl.load(at, mask=inside, other=0.0).to(tl.float32),
         tl.load(at + channel, mask=inside, other=0.0).to(tl.float32),
-        tl.load(at + 2 * channel, mask=inside, other=0.0).to(tl.float32),
+        # Twice `channel` may be more than 32 bits hold; a pointer holds it.
+        tl.load(at + channel + channel, mask=inside, other=0.0).to(tl.float32),
     )
-
-
-@triton.jit
-def _unsigned(value):  # type: ignore[no-untyped-def]
-    """-1..1 to 0..1."""
-    return tl.clamp(value * 0.5 + 0.5, 0.0, 1.0)
 
 
 @triton.jit
@@ -191,9 +187,9 @@ class ColourMatch:
     @property
     def tiles(self) -> int:
         """Of one frame."""
-        down, across = zip(self._size, ("ROWS", "COLUMNS"), strict=True)
-        rows = triton.cdiv(down[0], self._options["ROWS"])
-        return rows * triton.cdiv(across[0], self._options["COLUMNS"])
+        height, width = self._size
+        rows, columns = self._options["ROWS"], self._options["COLUMNS"]
+        return triton.cdiv(height, rows) * triton.cdiv(width, columns)
 
     def __call__(
         self,
@@ -203,15 +199,14 @@ class ColourMatch:
         room: "Tensor",  # [2, F, tiles, 3, 3] fp32, contiguous
     ) -> "Tensor":
         """Fill `out` and return it; TypeError or ValueError for tensors that do not fit."""
-        (height, width), frames = self._size, len(out)
-        for name, picture in (("restored", restored), ("reference", reference)):
-            _check_picture(name, picture, (3, frames, height, width))
-        for name, dense, size in (
-            ("out", out, (frames, 3, 2)),
-            ("room", room, (2, frames, self.tiles, 3, 3)),
-        ):
-            if tuple(dense.shape) != size or not dense.is_contiguous() or dense.element_size() != 4:
-                raise ValueError(f"{name} is {tuple(dense.shape)} {dense.dtype}, not {size} fp32")
+        import torch
+
+        (height, width), frames, device = self._size, len(out), restored.device
+        check_picture("colour_match: restored", restored, frames, height, width)
+        check_picture("colour_match: reference", reference, frames, height, width)
+        check_tensor("colour_match: out", out, (frames, 3, 2), torch.float32, device)
+        size = (2, frames, self.tiles, 3, 3)
+        check_tensor("colour_match: room", room, size, torch.float32, device)
         if frames:
             colour_moments_kernel[(self.tiles, frames, 2)](
                 *(restored, *restored.stride()[:3], reference, *reference.stride()[:3]),
@@ -223,11 +218,3 @@ class ColourMatch:
                 room, out, self.tiles, FLOOR=VARIANCE_FLOOR, BLOCK=_COMBINED
             )
         return out
-
-
-def _check_picture(name: str, picture: "Tensor", size: tuple[int, ...]) -> None:
-    shape = tuple(picture.shape)
-    if len(shape) != 4 or shape[:2] != size[:2] or shape[2] < size[2] or shape[3] < size[3]:
-        raise ValueError(f"{name} is {shape}, not at least {size}")
-    if not picture.is_floating_point() or picture.stride(3) != 1:
-        raise TypeError(f"{name} must be dense rows of floats, not {picture.dtype}")

@@ -54,12 +54,11 @@ from vr_trt.kernels.conv_parts import (
 from vr_trt.kernels.conv_sizes import conv_tiles, pairs_frames, tuned_sizes
 from vr_trt.kernels.conv_sums import sums_of_a_frame, sums_of_two_frames
 from vr_trt.kernels.group_norm import activate_reference
+from vr_trt.kernels.tuning import COPY_ENGINE, capability_of
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-_COPY_ENGINE = 90  # the first chip that fetches tiles by descriptor
 
 
 def conv3d_reference(
@@ -257,11 +256,7 @@ def conv_constants(conv: PackedConv, extras: Extras) -> dict[str, Any]:
 
 def uses_descriptors(x: "Tensor", conv: PackedConv) -> bool:
     """Whether the copy engine may fetch the tiles: runs of pixels only, and not before sm_90."""
-    import torch
-
-    if conv.form.stride > 1 or x.device.type != "cuda":
-        return False
-    return torch.cuda.get_device_capability(x.device) >= divmod(_COPY_ENGINE, 10)
+    return conv.form.stride == 1 and x.is_cuda and capability_of(x.device) >= COPY_ENGINE
 
 
 def _sources(

@@ -20,8 +20,7 @@ import triton
 import triton.language as tl
 
 from vr_trt.kernels.checks import check_tensor
-from vr_trt.kernels.conv_layer import Extras as _Extras
-from vr_trt.kernels.conv_layer import PackedConv, check_call
+from vr_trt.kernels.conv_layer import Extras, PackedConv, check_call
 from vr_trt.kernels.conv_parts import in_picture
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -209,7 +208,7 @@ def conv_few(
     sizes: Mapping[str, int] | None = None,
 ) -> "Tensor":
     """`few_reference` by the kernels into `out`; TypeError or ValueError as `conv3d`."""
-    check_call(x, few.conv, out, _Extras(past=past))
+    check_call(x, few.conv, out, Extras(past=past))
     return tap_sum(tap_columns(x, few, columns, past, sizes), few, out)
 
 

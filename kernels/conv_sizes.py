@@ -1,28 +1,18 @@
-"""How a convolution is cut into tiles: the tuned sizes of its call, and the moments it leaves."""
+"""How a convolution is cut into tiles: the tuned sizes of its call, and how many tiles they make."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import triton
 
-from vr_trt.kernels.conv_layer import PLAIN, ConvForm, Extras, PackedConv
-from vr_trt.kernels.group_norm import Moments, empty_moments
-from vr_trt.kernels.tuning import tuned
+from vr_trt.kernels.conv_layer import ConvForm, Extras, PackedConv
+from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # For tests on the CPU.
 _INTERPRETED = {"BLOCK_M": 128, "BLOCK_N": 32, "BLOCK_K": 32, "PARTS": 2, "FRAMES": 1}
-
-
-def conv_moments(
-    x: "Tensor", conv: PackedConv, frames: int, sizes: Mapping[str, int] | None = None
-) -> Moments:
-    """Room for the moments of `frames` frames of `conv`'s output of pictures like x."""
-    sizes = sizes or tuned_sizes(x, conv, PLAIN)
-    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
-    return empty_moments(frames, tiles, conv.outputs, conv.bias)
 
 
 def conv_tiles(conv: PackedConv, height: int, width: int, sizes: Mapping[str, int]) -> int:
@@ -40,12 +30,9 @@ def pairs_frames(conv: PackedConv, extras: Extras, frames: int) -> bool:
 
 def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
     """Block sizes, warps and stages for the chip that `x` lies on."""
-    import torch
-
-    if x.device.type != "cuda":
+    if not x.is_cuda:  # a test may ask for two frames a program, where two are there
         return _INTERPRETED | ({} if pairs_frames(conv, extras, len(x)) else {"FRAMES": 1})
-    major, minor = torch.cuda.get_device_capability(x.device)
-    return sizes_for(10 * major + minor, conv, extras, len(x))
+    return sizes_for(capability_of(x.device), conv, extras, len(x))
 
 
 def sizes_for(chip: int, conv: PackedConv, extras: Extras, frames: int) -> dict[str, int]:

@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.checks import check_float, check_tensor
 from vr_trt.kernels.fp8 import FIRST_CHIP
-from vr_trt.kernels.tuning import capability_of, tuned
+from vr_trt.kernels.tuning import COPY_ENGINE, capability_of, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_COPY_ENGINE = 90  # the first chip that fetches tiles by descriptor
 CELL = 16  # bytes: rows of codes begin where the copy engine can read
 
 
@@ -128,7 +127,7 @@ def fp8_linear(
     sizes = sizes or tuned("fp8_linear", chip)
     (M, K), N = x.shape, len(weight)
     grid = (triton.cdiv(M, sizes["BLOCK_M"]) * triton.cdiv(N, sizes["BLOCK_N"]),)
-    descriptors = x.is_cuda and chip >= _COPY_ENGINE
+    descriptors = x.is_cuda and chip >= COPY_ENGINE
     if M:
         fp8_linear_kernel[grid](
             *_sources(x, weight, sizes if descriptors else None),
@@ -161,8 +160,7 @@ def _check(
             f"fp8_linear takes [M, K] by [N, K], K a multiple of {CELL}, not {tuple(x.shape)} by "
             f"{tuple(weight.shape)}"
         )
-    if out.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise TypeError(f"fp8_linear gives fp16, bf16 or fp32, not {out.dtype}")
+    check_float("fp8_linear", out.dtype)
     (M, K), N = x.shape, len(weight)
     for name, tensor, shape, dtype in (
         ("x", x, (M, K), torch.float8_e4m3fn),

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.tuning import tuned
+from vr_trt.kernels.checks import check_float
+from vr_trt.kernels.tuning import capability_of, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,19 +127,15 @@ def attention_constants(head: int, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _sizes(qkv: "Tensor") -> dict[str, int]:
-    import torch
-
-    if qkv.device.type != "cuda":
+    if not qkv.is_cuda:
         return _INTERPRETED
-    major, minor = torch.cuda.get_device_capability(qkv.device)
-    return tuned("frame_attention", 10 * major + minor, bits=8 * qkv.element_size())
+    return tuned("frame_attention", capability_of(qkv.device), bits=8 * qkv.element_size())
 
 
 def _check(qkv: "Tensor", out: "Tensor") -> None:
-    import torch
-
-    if qkv.dtype not in (torch.float16, torch.bfloat16, torch.float32) or out.dtype != qkv.dtype:
-        raise TypeError(f"frame_attention takes fp16, bf16 or fp32, not {qkv.dtype}, {out.dtype}")
+    check_float("frame_attention", qkv.dtype)
+    if out.dtype != qkv.dtype:
+        raise TypeError(f"frame_attention gives {qkv.dtype}, as it is given, not {out.dtype}")
     if qkv.ndim != 4 or qkv.shape != (*out.shape[:3], 3 * out.shape[-1]):
         raise ValueError(f"frame_attention: {tuple(qkv.shape)} does not give {tuple(out.shape)}")
     if not qkv.is_contiguous() or out.stride(3) != 1:

@@ -69,17 +69,6 @@ def chroma_down_matrix(luma: int, chroma: int, factor: int, siting: AxisSiting) 
     return _repeated_edges(centers, luma, float(factor))
 
 
-def axis_sitings(siting: Literal["left", "center", "topleft"]) -> tuple[AxisSiting, AxisSiting]:
-    """Split a frame's chroma siting into (horizontal, vertical).
-
-    MPEG-2, H.264 and H.265 put chroma "left": on even luma columns, between two rows.
-    JPEG and MPEG-1 use "center", BT.2020 video "topleft".
-    """
-    if siting == "center":
-        return "center", "center"
-    return "co-sited", "center" if siting == "left" else "co-sited"
-
-
 def _offset(factor: int, siting: AxisSiting) -> float:
     """Luma position of chroma sample 0."""
     return (factor - 1) / 2 if siting == "center" else 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import triton
 import triton.language as tl
 
-from vr_trt.kernels.checks import check_tensor
+from vr_trt.kernels.checks import check_float, check_tensor
 from vr_trt.kernels.fp8 import check_scale, quantised, quantised_reference
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -116,10 +116,7 @@ def _check(
     x: "Tensor", y: "Tensor | None", gate: "Tensor | None", scale: "Tensor | None",
     out: "Tensor", dtype: "torch.dtype",
 ) -> None:  # fmt: skip
-    import torch
-
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise TypeError(f"residual_norm takes fp16, bf16 or fp32, not {x.dtype}")
+    check_float("residual_norm", x.dtype)
     if x.ndim != 2 or not 0 < x.shape[1] <= _MOST_COLUMNS:
         raise ValueError(
             f"residual_norm takes [N, C] of 1 to {_MOST_COLUMNS} columns, not {tuple(x.shape)}"

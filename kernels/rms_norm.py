@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import triton
 import triton.language as tl
 
+from vr_trt.kernels.checks import check_float, check_tensor
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -66,8 +68,8 @@ class RmsNormTile:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The kernel's compile-time arguments."""
-        return {"ROWS": self.rows, "BLOCK": self.columns}
+        """The kernel's compile-time arguments, and its warps."""
+        return {"ROWS": self.rows, "BLOCK": self.columns, "num_warps": self.warps}
 
 
 def rms_norm_tile(columns: int) -> RmsNormTile:
@@ -88,25 +90,14 @@ def rms_norm(
     import torch
 
     out = torch.empty_like(x) if out is None else out
-    _check(x, out)
+    check_float("rms_norm", x.dtype)
+    if x.ndim != 2:
+        raise ValueError(f"rms_norm takes [N, C], not {tuple(x.shape)}")
+    check_tensor("rms_norm: x", x, x.shape, x.dtype, x.device)
+    check_tensor("rms_norm: out", out, x.shape, x.dtype, x.device)
     rows, columns = x.shape
     if x.numel():
         tile = rms_norm_tile(columns)
         grid = (triton.cdiv(rows, tile.rows),)
-        options = {**tile.constants, "num_warps": tile.warps}
-        rms_norm_kernel[grid](x, rows, columns, out, EPS=eps, **options)
+        rms_norm_kernel[grid](x, rows, columns, out, EPS=eps, **tile.constants)
     return out
-
-
-def _check(x: "Tensor", out: "Tensor") -> None:
-    import torch
-
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        raise TypeError(f"rms_norm takes fp16, bf16 or fp32, not {x.dtype}")
-    if x.ndim != 2:
-        raise ValueError(f"rms_norm takes [N, C], not {tuple(x.shape)}")
-    if (out.shape, out.dtype, out.device) != (x.shape, x.dtype, x.device):
-        raise ValueError(f"rms_norm: out is {tuple(out.shape)} {out.dtype} on {out.device}")
-    for tensor in (x, out):
-        if not tensor.is_contiguous():
-            raise ValueError(f"rms_norm reads rows that lie densely, not strides {tensor.stride()}")

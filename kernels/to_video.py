@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 from vr_trt.kernels.bands import Bands, Floats, RowBlocks, bands, own_columns, row_blocks
-from vr_trt.kernels.checks import check_tensor
-from vr_trt.kernels.cielab import AXES, lab_of_srgb, srgb_of_lab
+from vr_trt.kernels.checks import check_picture, check_tensor
+from vr_trt.kernels.cielab import AXES, lab_of_srgb, srgb_of_lab, unsigned
 from vr_trt.kernels.colour_match import Axes
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -97,7 +97,8 @@ def to_video_kernel(  # type: ignore[no-untyped-def]
         at = x + frame * x_frame + line * x_row + source
         red = tl.load(at, mask=inside, other=0.0).to(tl.float32)
         green = tl.load(at + x_channel, mask=inside, other=0.0).to(tl.float32)
-        blue = tl.load(at + 2 * x_channel, mask=inside, other=0.0).to(tl.float32)
+        # Twice `x_channel` may be more than 32 bits hold; a pointer holds it.
+        blue = tl.load(at + x_channel + x_channel, mask=inside, other=0.0).to(tl.float32)
         red, green, blue = _corrected(red, green, blue, match + frame * 6, axes, MATCH)
         here = owned & (line >= block * (ROWS * DOWN)) & (line < (block + 1) * (ROWS * DOWN))
         threshold = tl.load(dither + line * width + source, mask=here, other=0.0)
@@ -132,7 +133,7 @@ def _corrected(red, green, blue, match, axes, MATCH: tl.constexpr):  # type: ign
     """-1..1 to 0..1, with the correction."""
     if MATCH == 1:
         red, green, blue = _matched(red, green, blue, match)
-    red, green, blue = _unsigned(red), _unsigned(green), _unsigned(blue)
+    red, green, blue = unsigned(red), unsigned(green), unsigned(blue)
     if MATCH == 2:
         lightness, a, b = lab_of_srgb(axes, red, green, blue)
         lightness, a, b = _matched(lightness, a, b, match)
@@ -148,12 +149,6 @@ def _matched(first, second, third, match):  # type: ignore[no-untyped-def]
         second * tl.load(match + 2) + tl.load(match + 3),
         third * tl.load(match + 4) + tl.load(match + 5),
     )
-
-
-@triton.jit
-def _unsigned(value):  # type: ignore[no-untyped-def]
-    """-1..1 to 0..1."""
-    return tl.clamp(value * 0.5 + 0.5, 0.0, 1.0)
 
 
 @triton.jit
@@ -238,17 +233,20 @@ class ToVideo:
         u: "Tensor",  # [F, h, w], of one stride with v
         v: "Tensor",
         shift: int = 0,  # unused low bits of a code value: 6 for P010
-        match: "ColourScales | None" = None,
+        match: ColourScales | None = None,
     ) -> None:
         """Fill y, u, v, corrected by `match` where given.
 
         TypeError or ValueError for tensors that do not fit the tables.
         """
+        import torch
+
         tables = self._tables
         _check(x, y, u, v, tables)
-        if match is not None:
-            _check_match(match, x)
         frames, height, width = y.shape
+        if match is not None:
+            size = (frames, 3, 2)
+            check_tensor("to_video: match", match.values, size, torch.float32, x.device)
         grid = (triton.cdiv(u.shape[2], self._constants["OWN"]), self._blocks.blocks, frames)
         if frames:
             to_video_kernel[grid](
@@ -290,10 +288,7 @@ def _check(x: "Tensor", y: "Tensor", u: "Tensor", v: "Tensor", tables: ToVideoTa
 
     height, width = tables.dither.shape
     frames = y.shape[0]
-    if x.ndim != 4 or x.shape[:2] != (3, frames) or x.shape[2] < height or x.shape[3] < width:
-        raise ValueError(f"to_video reads {(3, frames, height, width)}, not {tuple(x.shape)}")
-    if not x.is_floating_point() or x.stride(3) != 1:
-        raise TypeError(f"to_video reads dense rows of floats, not {x.dtype}, {x.stride()}")
+    check_picture("to_video: x", x, frames, height, width)
     kinds = (torch.uint8, torch.uint16, torch.float32)
     if y.dtype not in kinds or {u.dtype, v.dtype} != {y.dtype}:
         raise TypeError(f"planes are uint8, uint16 or fp32, not {y.dtype}, {u.dtype}, {v.dtype}")
@@ -302,9 +297,3 @@ def _check(x: "Tensor", y: "Tensor", u: "Tensor", v: "Tensor", tables: ToVideoTa
         raise ValueError(f"the planes are {tuple(y.shape)} and {tuple(u.shape)}, not {chroma}")
     if u.shape != v.shape or u.stride() != v.stride():
         raise ValueError(f"u and v differ: {tuple(u.shape)}, {tuple(v.shape)}")
-
-
-def _check_match(match: ColourScales, x: "Tensor") -> None:
-    import torch
-
-    check_tensor("to_video: match", match.values, (x.shape[1], 3, 2), torch.float32, x.device)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 CHIPS = (80, 86, 89, 90, 100, 120)  # the kernels are compiled and tested for these
+COPY_ENGINE = 90  # the first chip that fetches tiles by descriptor
 _FOLDER = Path(__file__).with_name("tuned")
 _LAUNCH = ("num_warps", "num_stages")
 _MOST_STAGES = 8

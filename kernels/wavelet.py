@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 
 from vr_trt.kernels.bands import row_blocks, smoothing_bands
+from vr_trt.kernels.checks import check_picture, check_tensor
 from vr_trt.kernels.detail import BANDS, PUBLISHED_DETAIL, wavelet_name
 from vr_trt.kernels.tuning import capability_of, tuned
 
@@ -146,16 +147,13 @@ class Wavelet:
         room: "Tensor",  # [3, F, W, H] fp32, contiguous: what is between the passes
     ) -> "Tensor":
         """Fill `out` and return it; TypeError or ValueError for tensors that do not fit."""
-        height, width = self._size
-        frames = out.shape[1]
-        for name, picture in (("restored", restored), ("reference", reference)):
-            _check_picture(name, picture, (3, frames, height, width))
-        for name, dense, size in (
-            ("out", out, (3, frames, height, width)),
-            ("room", room, (3, frames, width, height)),
-        ):
-            if tuple(dense.shape) != size or not dense.is_contiguous() or dense.element_size() != 4:
-                raise ValueError(f"{name} is {tuple(dense.shape)} {dense.dtype}, not {size} fp32")
+        import torch
+
+        (height, width), frames, device = self._size, out.shape[1], restored.device
+        check_picture("wavelet: restored", restored, frames, height, width)
+        check_picture("wavelet: reference", reference, frames, height, width)
+        check_tensor("wavelet: out", out, (3, frames, height, width), torch.float32, device)
+        check_tensor("wavelet: room", room, (3, frames, width, height), torch.float32, device)
         if frames:
             base = restored
             for rows, columns in self._filters:
@@ -182,11 +180,3 @@ class Wavelet:
             SPAN=by.span,
             **self._options,
         )
-
-
-def _check_picture(name: str, picture: "Tensor", size: tuple[int, ...]) -> None:
-    shape = tuple(picture.shape)
-    if len(shape) != 4 or shape[:2] != size[:2] or shape[2] < size[2] or shape[3] < size[3]:
-        raise ValueError(f"{name} is {shape}, not at least {size}")
-    if not picture.is_floating_point() or picture.stride(3) != 1:
-        raise TypeError(f"{name} must be dense rows of floats, not {picture.dtype}")

@@ -68,7 +68,7 @@ class Layer:
         pixels = self.size[1] * self.size[2] * (self.size[0] + self.lead)
         width = 1 if self.fp8 else 2
         return Work(
-            unit="fp8" if self.fp8 else "bf16",
+            unit="fp8" if self.fp8 else "wide",
             flops=2.0 * elements * taps * self.channels,
             bytes=width * self.channels * float(pixels + taps * phases * self.outputs)
             + 2.0 * elements * (2 if self.residual else 1),

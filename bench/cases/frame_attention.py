@@ -54,7 +54,7 @@ def case(label: str, size: Size, timed: bool) -> Case:
         kernel="frame_attention",
         importance=2,
         work=Work(
-            unit="bf16",
+            unit="wide",
             flops=4.0 * frames * positions**2 * head,
             bytes=2.0 * 4 * frames * positions * head,
         ),

@@ -147,7 +147,7 @@ def case(name: str, config: GeneratorConfig, grid: Grid, importance: int) -> Cas
         name=f"generator {name}",
         kernel="generator",
         importance=importance,
-        work=Work(unit="bf16", flops=flops(config, grid), bytes=weight_bytes(config) + 2 * latents),
+        work=Work(unit="wide", flops=flops(config, grid), bytes=weight_bytes(config) + 2 * latents),
         limit=LIMIT,
         make=make(config, grid),
         reference=reference,

@@ -181,7 +181,7 @@ def work(spec: WindowSpec, heads: int) -> Work:
     lengths = np.diff(packed_windows(spec.grid, spec.shifted, spec.text_tokens).starts)
     tokens = spec.video_tokens + spec.text_tokens
     return Work(
-        unit="bf16",
+        unit="wide",
         flops=4.0 * spec.head_width * heads * float((lengths.astype(float) ** 2).sum()),
         bytes=2.0 * (3 + 1) * tokens * heads * spec.head_width,
     )

@@ -11,7 +11,6 @@ from matplotlib import image
 from rich.console import Console
 
 from vr_trt.bench import latency
-from vr_trt.bench.ceilings import Ceilings, StageWork
 from vr_trt.bench.latency import Entry, Request, check_all, command, run, time_rounds
 from vr_trt.bench.latency_plot import plot
 from vr_trt.bench.latency_process import Measured
@@ -19,6 +18,7 @@ from vr_trt.bench.latency_report import notes, show
 from vr_trt.bench.latency_summary import summarise
 from vr_trt.bench.latency_trace import Calls, calls_of
 from vr_trt.bench.latency_worker import Job
+from vr_trt.bench.roofline import Ceilings, Work
 from vr_trt.errors import ModelError, UsageError
 
 RIGHT = {
@@ -28,7 +28,7 @@ RIGHT = {
     "errors": {"decoder": 1e-4},
 }
 WRONG = {**RIGHT, "state": "wrong", "errors": {"decoder": 0.3}, "wrong": ["decoder"]}
-WORK = {"generator": {"flops": 10**9, "bytes": 10**6}}
+WORK: dict[str, Any] = {"generator": {"unit": "wide", "flops": 10**9, "bytes": 10**6}}
 
 
 def measured(fps: float, **changes: Any) -> Measured:
@@ -165,15 +165,9 @@ def test_a_trace_becomes_calls() -> None:
     assert calls.stages == {"read": [1, 1, 0], "generator": [2], "write": [0.5, 0, 1]}
 
 
-def test_the_roofline_is_the_nearer_ceiling() -> None:
-    ceilings = Ceilings(flops=1e9, bytes=1e9, how="")
-    assert StageWork(flops=10**8, bytes=10**6).floor_seconds(ceilings) == 0.1
-    assert StageWork(flops=10**6, bytes=10**8).floor_seconds(ceilings) == 0.1
-
-
 def test_a_row_sums_up_its_processes() -> None:
-    ceilings = Ceilings(flops=10e9, bytes=1e12, how="")
-    work = {name: StageWork(**each) for name, each in WORK.items()}
+    ceilings = Ceilings(flops=10e9, bytes=1e12)
+    work = {name: Work(**each) for name, each in WORK.items()}
     device = {"peak_device_mib": 10.0, "joules_per_frame": 3.0}
     row = summarise([measured(fps, device=device) for fps in (1.0, 2.0, 4.0)], work, ceilings)
     assert row["fps"] == 2.0 and row["spread"] == 1.5 and row["settled"] is False
@@ -194,9 +188,8 @@ def document(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     speeds = {"vr-trt": 3.0, "torch": 1.5}
     monkeypatch.setattr(latency, "ask", lambda command: RIGHT | {"work": WORK})
     monkeypatch.setattr(latency, "measure", lambda job: measured(speeds[job.way]))
-    monkeypatch.setattr(
-        latency, "measured", lambda device: Ceilings(flops=10e9, bytes=1e12, how="guessed")
-    )
+    ceilings = Ceilings(flops=10e9, bytes=1e12)
+    monkeypatch.setattr(latency, "measured", lambda device: (ceilings, "guessed"))
     return run(Request(clips=(str(clip),), against=("torch",)))
 
 

@@ -37,5 +37,16 @@ def test_precision_halves_the_bytes_alone() -> None:
         assert 2 * narrow[name].bytes == stage.bytes
 
 
+def test_only_the_generator_is_held_to_the_ceiling_of_fp8() -> None:
+    work = stage_work("nano", SHAPE, "fp8", cut=True)
+    assert {name for name, stage in work.items() if stage.unit == "fp8"} == {
+        "generator",
+        "generator_image",
+    }
+    assert {stage.unit for stage in stage_work("nano", SHAPE, "fp16", cut=True).values()} == {
+        "wide"
+    }
+
+
 def test_a_stranger_has_no_counted_work() -> None:
     assert stage_work("fake", SHAPE, "fp32", cut=False) == {}

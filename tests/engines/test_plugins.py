@@ -21,7 +21,7 @@ from tests.plugin_stand_in import PluginStandIn, tensor
 from vr_trt.engines import plugins
 from vr_trt.engines.plugins import check_launch, register_plugins
 from vr_trt.errors import ModelError
-from vr_trt.kernels.aot import KernelSource, assemble, compile_kernel, parameters
+from vr_trt.kernels.aot import assemble, compile_kernel, parameters
 from vr_trt.kernels.rms_norm import rms_norm_tile
 
 BINDINGS = Path(__file__).with_name("tensorrt_11_bindings.json")
@@ -181,9 +181,9 @@ def test_a_kernel_in_another_order_is_refused(
     extras: int,
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", compiled)
-    source = KernelSource(function=function, signature=signature, constants={"BLOCK": 64}, warps=1)
+    kernel = compile_kernel(function, signature, {"BLOCK": 64, "num_warps": 1}, 89)
     with pytest.raises(ModelError, match="inputs, 32-bit integers, outputs"):
-        check_launch(compile_kernel(source, 89), inputs=1, extras=extras, outputs=1)
+        check_launch(kernel, inputs=1, extras=extras, outputs=1)
 
 
 def test_the_real_plugin_module_accepts_it() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vr_trt.export.pixels import Resample, ToModel, ToModelSub, ToVideo, ToVideoSub
 from vr_trt.kernels.resample import (
-    axis_sitings,
+    AxisSiting,
     chroma_down_matrix,
     chroma_up_matrix,
     resize_matrix,
@@ -106,13 +106,15 @@ def test_colours_reach_the_network_and_come_back(codes: Codes) -> None:
 
 
 @pytest.mark.parametrize("factors", [(2, 2), (2, 1), (4, 1)])
-@pytest.mark.parametrize("siting", ["left", "center", "topleft"])
+@pytest.mark.parametrize(
+    "sitings",  # across and down: left, center, top left
+    [("co-sited", "center"), ("center", "center"), ("co-sited", "co-sited")],
+)
 @pytest.mark.parametrize("size", [(24, 32), (17, 33)])
 def test_subsampled_colour_survives_the_way_through(
-    factors: tuple[int, int], siting: str, size: tuple[int, int]
+    factors: tuple[int, int], sitings: tuple[AxisSiting, AxisSiting], size: tuple[int, int]
 ) -> None:
     height, width = size
-    sitings = axis_sitings(siting)  # type: ignore[arg-type]
     h, w = -(-height // factors[1]), -(-width // factors[0])
     up = [
         torch.from_numpy(chroma_up_matrix(*axis))

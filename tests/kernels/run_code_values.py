@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.kernel_runs import DEVICE
 
+from vr_trt.kernels.between import BLOCK
 from vr_trt.kernels.code_values import (
-    BLOCK,
     CELLS,
     cells_kernel,
     cells_reference,

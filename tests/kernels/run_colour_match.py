@@ -51,6 +51,18 @@ def test_reference_is_that_of_the_graphs_module(axes: Axes) -> None:
     torch.testing.assert_close(ours.transpose(0, 1), wanted, rtol=0, atol=5e-5)
 
 
+def test_channels_may_lie_far_apart() -> None:
+    """Twice as many elements as 31 bits count; the memory between is never touched."""
+    step, (height, width) = 2**30, (3, 20)
+    memory = torch.empty(2 * step + height * width, dtype=torch.float16, device=DEVICE)
+    restored = memory.as_strided((3, 1, height, width), (step, height * width, width, 1))
+    restored.copy_(uniform(-1, 1, 3, 1, height, width, seed=7))
+    reference = uniform(-1, 1, 3, 1, height, width, seed=8)
+    wanted = match_reference(restored, reference, "adain")
+    ours = matched(restored, reference, "adain", (height, width))
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_only_the_crop_counts(dtype: torch.dtype) -> None:
     restored, reference = (uniform(-1, 1, 3, 2, 16, 80, seed=s).to(dtype) for s in (5, 6))

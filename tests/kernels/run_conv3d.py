@@ -12,6 +12,7 @@ from vr_trt.kernels import conv3d as module
 from vr_trt.kernels import conv_sizes
 from vr_trt.kernels.conv3d import conv3d, conv3d_reference
 from vr_trt.kernels.conv_layer import (
+    PLAIN,
     ConvForm,
     Extras,
     PackedConv,
@@ -22,8 +23,14 @@ from vr_trt.kernels.conv_layer import (
     pack_sub_pixel,
     quantise,
 )
-from vr_trt.kernels.conv_sizes import conv_moments
-from vr_trt.kernels.group_norm import Norm, scale_shift, scale_shift_reference
+from vr_trt.kernels.conv_sizes import conv_tiles, tuned_sizes
+from vr_trt.kernels.group_norm import (
+    Moments,
+    Norm,
+    empty_moments,
+    scale_shift,
+    scale_shift_reference,
+)
 
 torch.backends.cudnn.allow_tf32 = False  # what we compare with
 WORST_RATIO = 1.2  # of our rounding error to PyTorch's own in the same dtype
@@ -105,6 +112,18 @@ def output(x: torch.Tensor, conv: PackedConv, extras: Extras, dtype: torch.dtype
     return inside(poisoned(frames, rows + 2, columns + 2, conv.outputs, dtype=dtype))
 
 
+def moments_of(
+    x: torch.Tensor, conv: PackedConv, frames: int, sizes: dict[str, int] | None = None
+) -> Moments:
+    """Room for the moments of `frames` frames of `conv`'s output, filled with NaN."""
+    sizes = sizes or tuned_sizes(x, conv, PLAIN)
+    tiles = conv_tiles(conv, x.shape[1] - 2, x.shape[2] - 2, sizes)
+    room = empty_moments(frames, tiles, conv.outputs, conv.bias)
+    room.values.fill_(torch.nan)
+    room.counts.fill_(torch.nan)
+    return room
+
+
 def check(x: torch.Tensor, conv: PackedConv, extras: Extras, dtype: torch.dtype) -> None:
     exact = conv3d_reference(x, conv, extras, torch.float64)
     plain = conv3d_reference(x, conv, extras, dtype)
@@ -147,9 +166,7 @@ def test_two_frames_a_program(
     sizes = plain | {"BLOCK_M": 64, "FRAMES": 2}
     out = output(x, conv, extras, dtype)
     residual = inside(numbers(*out._base.shape, seed=19, dtype=dtype))  # type: ignore[union-attr]
-    extras = replace(extras, residual=residual, moments=conv_moments(x, conv, len(out), sizes))
-    for room in (extras.moments.values, extras.moments.counts):  # type: ignore[union-attr]
-        room.fill_(torch.nan)
+    extras = replace(extras, residual=residual, moments=moments_of(x, conv, len(out), sizes))
     conv3d(x, conv, out, extras, sizes)
     exact = conv3d_reference(x, conv, extras, torch.float64)
     assert error_ratio(out, conv3d_reference(x, conv, extras, dtype), exact) < WORST_RATIO
@@ -234,9 +251,7 @@ def test_moments_of_what_was_written(which: str, offset: float, dtype: torch.dty
         x, conv, extras = problem(CASES[2] if which == "plain" else CASES[10], dtype)
     conv = replace(conv, bias=conv.bias + offset)
     out = output(x, conv, extras, dtype)
-    moments = conv_moments(x, conv, len(out))
-    moments.values.fill_(torch.nan)
-    moments.counts.fill_(torch.nan)
+    moments = moments_of(x, conv, len(out))
     conv3d(x, conv, out, replace(extras, moments=moments))
     channels = conv.outputs
     assert moments.counts.sum(1).eq(out.shape[1] * out.shape[2]).all()

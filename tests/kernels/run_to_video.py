@@ -67,6 +67,17 @@ def test_kernel_equals_the_graphs_module(dtype: torch.dtype) -> None:
     check(run(video, x, dither), (y.int(), u.int(), v.int()), 0)
 
 
+def test_channels_may_lie_far_apart() -> None:
+    """Twice as many elements as 31 bits count; the memory between is never touched."""
+    video, step = VIDEOS["one sample"], 2**30
+    x, dither = picture(video, 6)
+    memory = torch.empty(2 * step + x[0].numel(), dtype=torch.float16, device=DEVICE)
+    far = memory.as_strided(x.shape, (step, *x.stride()[1:]))
+    far.copy_(x)
+    wanted = to_video_reference(far, video.to_video_tables(dither))
+    check(run(video, far, dither), wanted, 0)
+
+
 def test_tiles_of_any_size_give_the_same() -> None:
     video = VIDEOS["yuv420p"]
     x, dither = picture(video, 5)

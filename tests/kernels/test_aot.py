@@ -14,7 +14,6 @@ from vr_trt.kernels.aot import (
     SHARED_LIMIT,
     Compiled,
     CompiledKernel,
-    KernelSource,
     assemble,
     compile_for,
     compile_kernel,
@@ -49,15 +48,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
-def source(columns: int, kind: str = "fp16", *, even: bool = True) -> KernelSource:
-    tile = rms_norm_tile(columns)
-    return KernelSource(
-        function=rms_norm_kernel,
-        signature={"x": f"*{kind}", "rows": "i32", "columns": "i32", "y": f"*{kind}"},
-        constants={"EPS": 1e-5, **tile.constants},
-        aligned=frozenset({"x", "y", "columns"} if even else {"x", "y"}),
-        warps=tile.warps,
-    )
+def rms_norm(columns: int, chip: int, kind: str = "fp16") -> CompiledKernel:
+    width = "i32" if columns % 16 else "i32:16"
+    signature = {"x": f"*{kind}:16", "rows": "i32", "columns": width, "y": f"*{kind}:16"}
+    constants = {"EPS": 1e-5, **rms_norm_tile(columns).constants}
+    return compile_kernel(rms_norm_kernel, signature, constants, chip)
 
 
 def check(kernel: CompiledKernel) -> None:
@@ -73,7 +68,7 @@ def check(kernel: CompiledKernel) -> None:
 
 @pytest.mark.parametrize("sm", ARCH)
 def test_ptx_of_every_chip_assembles_without_scratch(sm: int) -> None:
-    kernel = compile_kernel(source(2560, "bf16"), sm)
+    kernel = rms_norm(2560, sm, "bf16")
     assert kernel.arch == ARCH[sm]
     check(kernel)
     assert 0 < kernel.resources.registers <= 64  # four blocks of 256 threads on a multiprocessor
@@ -86,8 +81,8 @@ def test_aligned_rows_are_read_and_written_sixteen_bytes_at_a_time() -> None:
         names = [name for name in instructions(kernel.cubin) if name.startswith(("LDG", "STG"))]
         return {name.removesuffix(".SYS") for name in names}
 
-    assert moves(compile_kernel(source(2560), 89)) == {"LDG.E.128", "STG.E.128"}
-    odd = compile_kernel(source(2561, even=False), 89)
+    assert moves(rms_norm(2560, 89)) == {"LDG.E.128", "STG.E.128"}
+    odd = rms_norm(2561, 89)
     check(odd)
     assert moves(odd) == {"LDG.E.U16", "STG.E.U16"}
 
@@ -130,7 +125,7 @@ def test_what_is_no_triton_kernel_is_refused(ptx: str, name: str, error: str) ->
 
 
 def test_bad_ptx_does_not_assemble() -> None:
-    kernel = compile_kernel(source(128), 89)
+    kernel = rms_norm(128, 89)
     with pytest.raises(ModelError, match="does not assemble for sm_89"):
         assemble(kernel.ptx.replace("ret;", "retrun;"), "sm_89")
     assert target_of(kernel.ptx) == "sm_89"
@@ -153,9 +148,7 @@ def test_a_kernel_with_clusters_cannot_enter() -> None:
 
     with pytest.raises(ModelError, match="needs clusters"):
         aot._check_launch(Metadata)
-    kernel = compile_kernel(
-        KernelSource(function=store, signature={"y": "*fp32"}, constants={"BLOCK": 128}), 80
-    )
+    kernel = compile_kernel(store, {"y": "*fp32"}, {"BLOCK": 128}, 80)
     assert len(parameters(kernel.ptx, kernel.name)) == 1
 
 

@@ -55,7 +55,8 @@ def test_every_chip_compiles_them_without_spills(chip: int, lab: bool) -> None:
         ("reference", lambda t: t[..., :10], "reference is"),
         ("reference", lambda t: t.mT.contiguous().mT, "dense rows"),
         ("restored", lambda t: t.int(), "int32"),
-        ("out", lambda t: t.half(), "fp32"),
+        ("out", lambda t: t.half(), "out is torch.float16"),
+        ("room", lambda t: t.int(), "room is torch.int32"),
         ("room", lambda t: t[:, :, 1:], "room is"),
     ],
 )

@@ -1,5 +1,3 @@
-from typing import Literal
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 
 from vr_trt.kernels.resample import (
     AxisSiting,
-    axis_sitings,
     chroma_down_matrix,
     chroma_up_matrix,
     resize_matrix,
@@ -97,17 +94,3 @@ def test_chroma_of_another_size_is_refused() -> None:
         chroma_up_matrix(15, 7, 2, "center")
     with pytest.raises(ValueError, match="do not belong"):
         chroma_down_matrix(15, 9, 2, "center")
-
-
-@pytest.mark.parametrize(
-    ("siting", "expected"),
-    [
-        ("left", ("co-sited", "center")),
-        ("center", ("center", "center")),
-        ("topleft", ("co-sited", "co-sited")),
-    ],
-)
-def test_axis_sitings(
-    siting: Literal["left", "center", "topleft"], expected: tuple[AxisSiting, AxisSiting]
-) -> None:
-    assert axis_sitings(siting) == expected
