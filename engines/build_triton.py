@@ -50,7 +50,7 @@ class TritonBuilder:
     name = "triton"
     targets: tuple[int, ...] = CHIPS
     default_targets: tuple[int, ...] = (90,)
-    recipe = 2
+    recipe = 3
     cuts = False
 
     def version(self) -> str:

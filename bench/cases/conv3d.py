@@ -1,4 +1,4 @@
-"""The VAE's convolutions, a step of four frames with their past, in bf16 and fp8.
+"""The VAE's convolutions as a step of four frames launches them, two at a time, in bf16 and fp8.
 
 The rival is cuDNN in bf16, given the past and the present already put together, in both layouts.
 """
@@ -79,18 +79,18 @@ class Layer:
 CUBE, STRIDED = ConvForm(), ConvForm(stride_t=2, stride=2)
 UP, UP_TIME = ConvForm(taps=3, kernel=2, up=2), ConvForm(taps=2, kernel=2, up=2, up_t=2)
 LAYERS = {
-    "128-128 720p": Layer(form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), importance=0),
-    "128-128 1080p": Layer(form=CUBE, channels=128, outputs=128, size=(4, 1088, 1920)),
-    "256-128 720p": Layer(form=CUBE, channels=256, outputs=128, size=(4, 720, 1280)),
-    "256-256 half of 720p": Layer(form=CUBE, channels=256, outputs=256, size=(4, 360, 640)),
+    "128-128 720p": Layer(form=CUBE, channels=128, outputs=128, size=(2, 720, 1280), importance=0),
+    "128-128 1080p": Layer(form=CUBE, channels=128, outputs=128, size=(2, 1088, 1920)),
+    "256-128 720p": Layer(form=CUBE, channels=256, outputs=128, size=(2, 720, 1280)),
+    "256-256 half of 720p": Layer(form=CUBE, channels=256, outputs=256, size=(2, 360, 640)),
     "512-512 quarter of 720p": Layer(form=CUBE, channels=512, outputs=512, size=(2, 180, 320)),
-    "256-256 up to 720p": Layer(form=UP, channels=256, outputs=256, size=(4, 360, 640)),
-    "512-512 up in time": Layer(form=UP_TIME, channels=512, outputs=512, size=(2, 180, 320)),
-    "128-3 720p": Layer(form=CUBE, channels=128, outputs=3, size=(4, 720, 1280), importance=2),
+    "256-256 up to 720p": Layer(form=UP, channels=256, outputs=256, size=(2, 360, 640)),
+    "512-512 up in time": Layer(form=UP_TIME, channels=512, outputs=512, size=(1, 180, 320)),
+    "128-3 720p": Layer(form=CUBE, channels=128, outputs=3, size=(2, 720, 1280), importance=2),
     "256-256 down": Layer(
-        form=STRIDED, channels=256, outputs=256, size=(4, 360, 640), importance=2
+        form=STRIDED, channels=256, outputs=256, size=(2, 360, 640), importance=2
     ),
-    "128-128 720p fp8": Layer(form=CUBE, channels=128, outputs=128, size=(4, 720, 1280), fp8=True),
+    "128-128 720p fp8": Layer(form=CUBE, channels=128, outputs=128, size=(2, 720, 1280), fp8=True),
     "512-512 quarter of 720p fp8": Layer(
         form=CUBE, channels=512, outputs=512, size=(2, 180, 320), fp8=True
     ),

@@ -25,8 +25,8 @@ from vr_trt.kernels.group_norm import (
 
 Size = tuple[int, int, int, int]  # frames, rows, columns, channels
 SIZES: dict[str, Size] = {
-    "128 720p": (4, 720, 1280, 128),
-    "128 1080p": (4, 1088, 1920, 128),
+    "128 720p": (2, 720, 1280, 128),
+    "128 1080p": (2, 1088, 1920, 128),
     "512 quarter of 720p": (2, 180, 320, 512),
 }
 AWKWARD: dict[str, Size] = {"one pixel": (1, 1, 1, 64), "odd": (3, 67, 129, 96)}

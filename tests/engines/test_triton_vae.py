@@ -58,8 +58,8 @@ def test_a_stage_is_laid_out_without_computing() -> None:
 
 def test_an_arena_is_as_large_as_the_chip_s_tiles_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU the shapes that size it must be tuned as the stage that lives in it."""
-    network = fold_decoder(GOLDEN_VAE, golden_tensors("vae_tiny_weights"), VIDEO, torch.float32)
-    layers, size = pack_coder(network), (2, 12, 20)
+    network = fold_encoder(GOLDEN_VAE, golden_tensors("vae_tiny_weights"), VIDEO, torch.float32)
+    layers, size = pack_coder(network), (5, 96, 160)
     asked: list[int] = []
     monkeypatch.setattr(triton_vae, "capability_of", lambda device: 90)
     monkeypatch.setattr(torch, "empty", _noting(asked))
