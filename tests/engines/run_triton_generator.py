@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.kernel_runs import DEVICE
+from tests.kernel_runs import DEVICE, HALVES
 from tests.networks import (
     GOLDEN_GENERATORS,
     golden_generator,
@@ -35,7 +35,6 @@ CONFIGS = {
     ),
     "7b": generator_7b_style(width=72, heads=2, head_width=32, layers=2, text_width=9),
 }
-HALVES = (torch.float16,) if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
 LARGEST_RATIO = 1.2  # of our error in 16 bits to PyTorch's own
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from tests.engines.run_triton_generator import folded, latents, restored
-from tests.interpreter import round_codes
 from tests.kernel_runs import DEVICE
 
 from vr_trt.engines.triton_generator import TritonGenerator
@@ -23,9 +22,6 @@ from vr_trt.export.config import generator_3b_style, generator_7b_style
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.export.fp8_network import quantise_network
 from vr_trt.export.golden import relative_rms
-
-if DEVICE == "cpu":
-    round_codes()
 
 GRID = (3, 3, 4)
 # Shared weights from block 1 on, then none; both kinds of MLP and of head.

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.interpreter import round_codes
-from tests.kernel_runs import DEVICE
+from tests.kernel_runs import DEVICE, HALVES
 from tests.networks import GOLDEN_VAE, golden_tensors, loud_weights, normal
 from torch import Tensor
 
@@ -31,7 +30,6 @@ SMALL = VaeConfig(channels=(8, 16, 16, 24), encoder_resnets=1, decoder_resnets=1
 RAGGED = VaeConfig(channels=(6, 10, 14, 14), encoder_resnets=1, decoder_resnets=1, groups=2)
 FP8 = VaeConfig(channels=(16, 16, 32, 32), encoder_resnets=1, decoder_resnets=1, groups=4)
 SIZE = (16, 24)  # rows and columns of pixels
-HALVES = (torch.float16,) if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
 KINDS = ["encoder", "decoder"]
 
 
@@ -157,8 +155,6 @@ def test_a_shot_of_widths_that_are_no_whole_words(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_fp8_is_as_emulated(kind: str) -> None:
-    if DEVICE == "cpu":
-        round_codes()
     plain = network(kind, VIDEO, torch.float16, FP8)
     x = clip(kind, 2, torch.float16, starts=True)
     amax = observe(plain, [x])

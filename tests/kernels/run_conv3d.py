@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
+from tests.kernel_runs import DEVICE, FLOATS, HALVES, error_ratio, poisoned
 
 from vr_trt.kernels import conv3d as module
 from vr_trt.kernels import conv_sizes
@@ -72,9 +72,9 @@ CASES = [
 
 
 def every(cases: list[Any], halves: list[Any]) -> Iterator[tuple[Any, torch.dtype]]:
-    """Cases by precision: on a GPU all of both; in the interpreter, which is slow, some in fp16."""
-    for dtype in DOT_FLOATS:
-        few = DEVICE == "cpu" and dtype == torch.float16
+    """Cases by precision: on a GPU all of both; in the interpreter, which is slow, some in 16 bits."""
+    for dtype in FLOATS:
+        few = DEVICE == "cpu" and dtype != torch.float32
         yield from ((case, dtype) for case in (halves if few else cases))
 
 
@@ -158,7 +158,7 @@ def test_two_frames_a_program(
     case: Case, descriptors: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a residual and moments; on a GPU it decides by itself about descriptors."""
-    dtype = torch.float16 if descriptors else torch.float32
+    dtype = torch.bfloat16 if descriptors else torch.float32
     if DEVICE == "cpu":
         monkeypatch.setattr(module, "uses_descriptors", lambda x, conv: descriptors)
     x, conv, extras = problem(case, dtype)
@@ -239,7 +239,7 @@ def test_residual_in_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "offset"), [(torch.float32, 300.0), (torch.float16, 0.0)], ids=str
+    ("dtype", "offset"), [(torch.float32, 300.0), *((half, 0.0) for half in HALVES)], ids=str
 )
 @pytest.mark.parametrize("which", ["plain", "strided", "sub-pixel"])
 def test_moments_of_what_was_written(which: str, offset: float, dtype: torch.dtype) -> None:
@@ -264,10 +264,12 @@ def test_moments_of_what_was_written(which: str, offset: float, dtype: torch.dty
     )
 
 
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("which", ["past", "start", "sub-pixel"])
-def test_tiles_by_descriptor(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_by_descriptor(
+    which: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on sm_90 and later: the interpreter knows descriptors too. A GPU decides by itself."""
-    dtype = torch.float16
     if DEVICE == "cpu":
         monkeypatch.setattr(module, "uses_descriptors", lambda x, conv: True)
     if which == "sub-pixel":

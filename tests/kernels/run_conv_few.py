@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.kernel_runs import DEVICE, DOT_FLOATS, poisoned
+from tests.kernel_runs import DEVICE, FLOATS, poisoned
 
 from vr_trt.kernels import conv_few as module
 from vr_trt.kernels.conv3d import conv3d_reference
@@ -29,7 +29,7 @@ def pictures(frames: int, rows: int, columns: int, channels: int, seed: int) -> 
     return x
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("kind", ["step", "start", "picture"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_kernels_equal_the_convolution(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
+from tests.kernel_runs import DEVICE, FLOATS, error_ratio, poisoned
 
 from vr_trt.kernels.frame_attention import frame_attention, frame_attention_reference
 
@@ -16,7 +16,7 @@ def numbers(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
 
 
-@pytest.mark.parametrize("dtype", DOT_FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_kernel_equals_reference(size: tuple[int, int, int, int], dtype: torch.dtype) -> None:
     frames, rows, columns, width = size

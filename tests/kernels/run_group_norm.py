@@ -16,7 +16,7 @@ from vr_trt.kernels.group_norm import (
 
 # Frames, rows, columns, channels, groups: one pixel, odd, more than a tile; 1, 3, 4, 16 a group.
 SIZES = [(1, 1, 1, 8, 2), (2, 5, 7, 24, 8), (2, 9, 13, 12, 12), (1, 31, 17, 160, 2)]
-ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 8e-3}
 
 
 def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -4,8 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tests.interpreter import round_codes
-from tests.kernel_runs import DEVICE, DOT_FLOATS, error_ratio, poisoned
+from tests.kernel_runs import DEVICE, FLOATS, HALVES, error_ratio, poisoned
 from torch import Tensor
 
 from vr_trt.kernels.fp8 import quantised_reference
@@ -16,10 +15,8 @@ from vr_trt.kernels.window_tables import WindowSpec, packed_windows
 from vr_trt.kernels.windows import Grid
 
 ON = torch.device(DEVICE)
-if DEVICE == "cpu":
-    round_codes()
-# In fp32 the kernel is for the interpreter alone, whose bf16 products are wrong.
-TAKEN = DOT_FLOATS if DEVICE == "cpu" else (torch.float16, torch.bfloat16)
+# In fp32 the kernel is for the interpreter alone.
+TAKEN = FLOATS if DEVICE == "cpu" else HALVES
 # We must be as near to the truth, taken in fp64, as plain PyTorch in our precision is, roughly.
 LARGEST_RATIO = {torch.float32: 2.5, torch.float16: 1.2, torch.bfloat16: 1.2}
 # Small blocks, so that windows are longer than one; on a GPU the tuned ones.

@@ -35,7 +35,7 @@ from vr_trt.runtime.pixel_stages import PixelStages
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.triton_pixels import open_way, pixel_work
 
-PRECISION: Precision = "fp16" if DEVICE == "cpu" else "bf16"
+PRECISION: Precision = "bf16"
 VAE = VaeConfig(channels=(8, 8, 8, 8), encoder_resnets=1, decoder_resnets=1, groups=4)
 GENERATOR = generator_3b_style(
     width=32, heads=1, head_width=32, layers=2, text_width=6, shared_from=1
