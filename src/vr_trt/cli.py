@@ -75,6 +75,10 @@ Backend = Annotated[str, typer.Option(help="auto, tensorrt-rtx, tensorrt, triton
 Precision = Annotated[
     str | None, typer.Option(help="fp32, fp16, bf16 or fp8, if not what there is.")
 ]
+CardMemory = Annotated[
+    float | None,
+    typer.Option(metavar="GB", help="Plan as if the card had no more.  [default: all of it]"),
+]
 Rate = Annotated[str, typer.Option("--rate", "-r", help="Frames a second of a folder of images.")]
 Threads = Annotated[
     int, typer.Option(help="Of each worker, for the networks; 0 uses every core.", min=0)
@@ -96,6 +100,7 @@ def run(
     model: ModelName = "nano",
     backend: Backend = "auto",
     precision: Precision = None,
+    card_memory: CardMemory = None,
     seed: Annotated[int, typer.Option(help="Of the generator's noise.")] = 0,
     color: Annotated[Color, typer.Option(help="Colour correction.")] = Color.WAVELET,
     codec: Annotated[
@@ -180,6 +185,7 @@ def run(
             seed=seed,
             color=color.value,
             threads=threads,
+            card_memory=card_memory,
         ) as restorer,
     ):
         done = restorer.restore(
@@ -196,6 +202,7 @@ def plan(
     model: ModelName = "nano",
     backend: Backend = "auto",
     precision: Precision = None,
+    card_memory: CardMemory = None,
     rate: Rate = "",
     json: Json = False,
 ) -> None:
@@ -203,7 +210,9 @@ def plan(
     from vr_trt.cli_report import show_plan
     from vr_trt.runtime.restorer import Restorer
 
-    with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
+    with Restorer(
+        model=model, profile=profile, backend=backend, precision=precision, card_memory=card_memory
+    ) as restorer:
         show_plan(restorer.plan(input, output, rate), json)
 
 
