@@ -5,6 +5,7 @@ it is placed where nothing else lives then. Stages that take turns share the pie
 large as the largest of them asks for.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -80,10 +81,31 @@ class Arena:
         for place in sorted(places, key=lambda place: place.start):
             if place.start - start >= size:
                 break
-            start = -(-place.end // _ALIGNMENT) * _ALIGNMENT
+            start = _aligned(place.end)
         return _Place(start, start + size)
 
     def _tensor(self, place: _Place, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if place.end > len(self.memory):
             raise ValueError(f"an arena of {len(self.memory)} bytes has no room up to {place.end}")
         return self.memory[place.start : place.end].view(dtype).view(shape)
+
+
+def in_a_row(memory: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the sizes and types of `like`, one after the other from the start of `memory`.
+
+    `memory`: [bytes] uint8, `row_bytes` of them or more. What lies there is of no meaning yet.
+    """
+    found, start = {}, 0
+    for name, x in like.items():
+        found[name] = memory[start : start + x.nbytes].view(x.dtype).view(x.shape)
+        start += _aligned(x.nbytes)
+    return found
+
+
+def row_bytes(tensors: Iterable[Tensor]) -> int:
+    """Of a row of such tensors."""
+    return sum(_aligned(x.nbytes) for x in tensors)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

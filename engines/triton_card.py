@@ -1,7 +1,8 @@
 """What engines of the `triton` backend take of a card together, as their manifests say; no torch.
 
-Every stage's buffers are made when it is opened and stay. The arena, which is the activations of
-the VAE, is one for all stages; a coder's states are one for its start and its steps.
+Every stage's buffers are made when it is opened and stay. The arena, which is the activations, is
+one for all stages; a coder's states are one for its start and its steps, and generators with the same
+weights share them. Where that is too much, parts take turns (`engines.rota`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,16 @@ from vr_trt.engines.cache import Engine
 from vr_trt.engines.card_budget import CONTEXT_BYTES, Settings, budget, picture_bytes
 from vr_trt.engines.cards import USABLE, CardUse
 from vr_trt.engines.memory_law import NETWORKS
+from vr_trt.engines.profiles import FRAMES_PER_LATENT
+from vr_trt.engines.rota import (
+    GENERATOR,
+    PARTS,
+    Rota,
+    best_rota,
+    in_words,
+    least_rota,
+    part_of,
+)
 from vr_trt.engines.selection import CPU, Selection
 
 
@@ -22,6 +33,7 @@ class CardBytes:
     own: int  # weights, inputs, outputs, and what the arena does not hold
     arena: int
     states: int
+    weights: int = 0  # of `own`: a generator's, which all stages with the same weights share
 
 
 def stage_bytes(engine: Engine, sm: int) -> CardBytes | None:
@@ -30,39 +42,99 @@ def stage_bytes(engine: Engine, sm: int) -> CardBytes | None:
     return CardBytes(**facts["card"]) if "card" in facts else None
 
 
-def bytes_together(engines: Iterable[Engine], sm: int) -> int | None:
-    """What a run on all of `engines` holds at once; None where one of them does not say.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Together:
+    """What a run on several engines holds at once, if all of its parts lie beside each other."""
+
+    bytes: int
+    parts: Mapping[str, int]  # of them, what each part would bring if it took turns
+
+
+def held_together(engines: Iterable[Engine], sm: int) -> Together | None:
+    """Of a run on all of `engines`; None where one of them does not say.
 
     A run may have every stage open: a picture among a film's shots opens the pictures' stages too.
+    Generators with the same weights hold them once.
     """
-    of_stage: dict[str, CardBytes] = {}
+    arena, own, parts = 0, 0, dict.fromkeys(PARTS, 0)
+    generators: dict[str, int] = {}  # bytes, by the weights
     for engine in engines:
         found = stage_bytes(engine, sm)
         if found is None:
             return None
-        of_stage[engine.spec.stage] = found
-    arena = max((found.arena for found in of_stage.values()), default=0)
-    states: dict[str, int] = {}
-    for stage, found in of_stage.items():
-        coder = stage.partition("_")[0]
-        states[coder] = max(states.get(coder, 0), found.states)
-    return arena + sum(states.values()) + sum(found.own for found in of_stage.values())
+        arena, own = max(arena, found.arena), own + found.own - found.weights
+        part = part_of(engine.spec.stage)
+        parts[part] = max(parts[part], found.states)
+        if found.weights:
+            key = f"{sorted(engine.spec.weights.items())} {engine.spec.precision}"
+            generators[key] = max(found.weights, generators.get(key, 0))
+    weights = sum(generators.values())
+    held = arena + own + sum(parts.values()) + weights
+    if len(generators) == 1:  # several of them cannot take turns in one place
+        parts[GENERATOR] += weights
+    return Together(bytes=held, parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TritonUse(CardUse):
+    """A `CardUse` of a run of which parts may take turns on the card.
+
+    `needed` is with those that do: the fewest bytes over the bus that fit, or, where none fit, the
+    least of the card.
+    """
+
+    whole: int  # bytes where nothing takes turns
+    parts: Mapping[str, int]  # that may, with what each would bring
+    rota: Rota
+    frames: int  # of the film, for every window of the generator
+
+    @classmethod
+    def of(cls, whole: int, usable: int, parts: Mapping[str, int], frames: int) -> "TritonUse":
+        rota = best_rota(parts, whole, usable)
+        advice = "choose a smaller --profile"
+        if rota is None:
+            rota = least_rota(parts)
+            if rota.sizes:
+                advice = f"not even if {in_words(rota.sizes)} take turns there; {advice}"
+        return cls(
+            needed=whole - rota.spared, usable=usable, advice=advice,
+            whole=whole, parts=parts, rota=rota, frames=frames,
+        )  # fmt: skip
+
+    def with_more(self, size: int) -> "TritonUse":
+        return self.of(self.whole + size, self.usable, self.parts, self.frames)
+
+    @property
+    def moved(self) -> int:
+        """Bytes over the bus for every frame, beside the frames."""
+        return self.rota.moved // self.frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """What may take turns in a run."""
+
+    able: bool  # whether what copies is there
+    overlap: int  # latents of a window that come again in the next
 
 
 def triton_use(
-    model: str, selection: Selection, settings: Settings, sm: int, memory: int
+    model: str, selection: Selection, settings: Settings, card: tuple[int, int], turns: Turns
 ) -> CardUse | None:
-    """Of a card with `memory` bytes by a run of which some networks, or all, are on triton.
+    """Of a card by a run of which some networks, or all, are on triton.
 
-    `settings` are those of the networks that TensorRT runs. None where it is not known.
+    `card`: its compute capability and its bytes. `settings` are those of the networks that TensorRT
+    runs. None where it is not known.
     """
+    sm, memory = card
     every = selection.engines
-    held = bytes_together([e for e in every.values() if e.spec.backend == "triton"], sm)
+    held = held_together([e for e in every.values() if e.spec.backend == "triton"], sm)
     others = {stage for stage, e in every.items() if e.spec.backend not in ("triton", CPU)}
     if held is None or (others and model not in NETWORKS):
         return None
     rest = CONTEXT_BYTES + picture_bytes(selection.canvas)
     if others:
         rest = budget(NETWORKS[model], selection.canvas, settings, others).peak
-    advice = "choose a smaller --profile"
-    return CardUse(needed=held + rest, usable=int(memory * USABLE), advice=advice)
+    frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - turns.overlap)
+    parts = held.parts if turns.able else {}
+    return TritonUse.of(held.bytes + rest, int(memory * USABLE), parts, frames)

@@ -1,7 +1,8 @@
 """The folded generator on our kernels and the library's matrix products, for one size.
 
 Video and text lie in one buffer, video first, so that what treats every token alike (norms,
-nonlinearities, linears of shared weights) is one launch. Every buffer is made once.
+nonlinearities, linears of shared weights) is one launch. Every buffer is made once, in the arena that
+the VAE's stages have for theirs: no two stages run at once.
 Dimension key: N video tokens, L text tokens, M = N + L, C width, H heads, D head width.
 """
 
@@ -13,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from vr_trt.engines.static_arena import Arena
 from vr_trt.engines.triton_products import E4m3Linear, Linear, Piece, Product, pieces, row_scales
 from vr_trt.errors import ModelError
 from vr_trt.export.config import GeneratorConfig
@@ -50,28 +52,32 @@ class _Buffers:
 
     @classmethod
     def empty(
-        cls, config: GeneratorConfig, N: int, text: Tensor, coded: Collection[str]
+        cls, config: GeneratorConfig, N: int, text: Tensor, coded: Collection[str], arena: Arena
     ) -> "_Buffers":
-        """New ones, of the dtype and on the device of `text` [L, C]; codes of those in `coded`."""
+        """New ones in `arena`, of the dtype of `text` [L, C]; codes of those in `coded`."""
         M, L, C, inner = N + len(text), len(text), config.width, config.heads * config.head_width
         mlp_in = config.mlp_width * (2 if config.mlp == "swiglu" else 1)
-        shared = text.new_empty(M * max(3 * inner, mlp_in))
+
+        def room(*shape: int, dtype: torch.dtype = text.dtype) -> Tensor:
+            return arena.take(shape, dtype)
+
+        shared = room(M * max(3 * inner, mlp_in))
         patch = PATCH * PATCH * config.latent_channels
         widths = {"normed": C, "attended": inner, "activated": config.mlp_width}
         e4m3 = torch.float8_e4m3fn
         return cls(
-            tokens=text.new_empty(N, 2 * patch),
-            stream=text.new_empty(M, C),
-            normed=text.new_empty(M, C),
+            tokens=room(N, 2 * patch),
+            stream=room(M, C),
+            normed=room(M, C),
             qkv=shared[: M * 3 * inner].view(M, 3 * inner),
-            text_kv=text.new_empty(L, 2 * inner),
-            attended=text.new_empty(M, inner),
-            projected=text.new_empty(M, C),
+            text_kv=room(L, 2 * inner),
+            attended=room(M, inner),
+            projected=room(M, C),
             hidden=shared[: M * mlp_in].view(M, mlp_in),
-            activated=text.new_empty(M, config.mlp_width),
-            patches=text.new_empty(N, patch),
-            keys=text.new_empty(M, config.heads, config.head_width),
-            codes={name: text.new_empty(M, widths[name], dtype=e4m3) for name in sorted(coded)},
+            activated=room(M, config.mlp_width),
+            patches=room(N, patch),
+            keys=room(M, config.heads, config.head_width),
+            codes={name: room(M, widths[name], dtype=e4m3) for name in sorted(coded)},
         )
 
 
@@ -94,11 +100,11 @@ class TritonGenerator:
     """A `StaticStage`: `noise`, `latent` [1, 16, T, h, w] to `restored`, for one token grid.
 
     `folded` is on the device and of the precision that it runs in; of its linears those may be E4M3
-    that `engines.triton_products` knows. ModelError for a head width that
-    the kernels do not take.
+    that `engines.triton_products` knows. Its activations lie in `arena`, or in memory of their own.
+    ModelError for a head width that the kernels do not take.
     """
 
-    def __init__(self, folded: FoldedGenerator, grid: Grid) -> None:
+    def __init__(self, folded: FoldedGenerator, grid: Grid, arena: Arena | None = None) -> None:
         config, text = folded.config, folded.text
         if config.head_width not in HEAD_WIDTHS:
             raise ModelError(
@@ -108,7 +114,8 @@ class TritonGenerator:
         self._folded, self._grid, self._tokens = folded, grid, prod(grid)
         blocks = [cast(FoldedBlock, block) for block in folded.blocks]
         coded = {kind for block in blocks for kind in _coded(block)}
-        self._buffers = _Buffers.empty(config, self._tokens, text, coded)
+        self.arena = arena or _own_arena(config, self._tokens, text, coded)
+        self._buffers = _Buffers.empty(config, self._tokens, text, coded, self.arena)
         plans = [self._plan(shifted=layer % 2 == 1, last=False) for layer in (0, 1)]
         by_layer = [plans[layer % 2] for layer in range(config.layers)]
         by_layer[-1] = self._plan(shifted=config.layers % 2 == 0, last=True)
@@ -130,6 +137,11 @@ class TritonGenerator:
     @property
     def outputs(self) -> Mapping[str, Tensor]:
         return {"restored": self._restored}
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """All that it was made of, by name."""
+        return self._folded.state_dict()
 
     @torch.no_grad()
     def run(self) -> None:
@@ -276,6 +288,13 @@ class TritonGenerator:
             video_scale=scales[0],
             text_scale=scales[1],
         )
+
+
+def _own_arena(config: GeneratorConfig, N: int, text: Tensor, coded: Collection[str]) -> Arena:
+    """With the memory that this one generator needs, on the device of `text`."""
+    shapes = Arena()
+    _Buffers.empty(config, N, text.to("meta"), coded, shapes)
+    return Arena(torch.empty(shapes.size, dtype=torch.uint8, device=text.device))
 
 
 def _coded(block: FoldedBlock) -> set[str]:

@@ -10,23 +10,31 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.static_arena import row_bytes
 from vr_trt.engines.triton_card import CardBytes
+from vr_trt.engines.triton_generator import TritonGenerator
 from vr_trt.engines.triton_vae import TritonCoderStage
 
 _OURS = "vr_trt."
 
 
-def card_bytes(stage: StaticStage) -> CardBytes:
+def card_bytes(stage: TritonGenerator | TritonCoderStage) -> CardBytes:
     """Of a stage that was laid out; what its calls give out is counted once more, as copies."""
-    arena = stage.arena.size if isinstance(stage, TritonCoderStage) else 0
-    states = _storages(x for name, x in stage.outputs.items() if name.startswith("next."))
+    states = {name: x for name, x in stage.outputs.items() if name.startswith("next.")}
     held = _storages(_tensors(stage))
-    if isinstance(stage, TritonCoderStage):
-        held.pop(_storage(stage.arena.memory), None)
-    given = sum(x.nbytes for name, x in stage.outputs.items() if not name.startswith("next."))
-    own = sum(size for storage, size in held.items() if storage not in states)
-    return CardBytes(own=own + given, arena=arena, states=sum(states.values()))
+    for x in (stage.arena.memory, *states.values()):
+        held.pop(_storage(x), None)
+    given = sum(x.nbytes for name, x in stage.outputs.items() if name not in states)
+    weights = stage.weights.values() if isinstance(stage, TritonGenerator) else ()
+    for x in weights:
+        held.pop(_storage(x), None)
+    shared = row_bytes(weights)
+    return CardBytes(
+        own=sum(held.values()) + given + shared,
+        arena=stage.arena.size,
+        states=row_bytes(states.values()),
+        weights=shared,
+    )
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:

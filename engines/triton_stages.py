@@ -1,6 +1,6 @@
 """The stage of a plan: on a device, ready to run, or as shapes, to see what it launches and holds."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from vr_trt.engines.static_arena import Arena
-from vr_trt.engines.static_stage import StaticStage
+from vr_trt.engines.rota import GENERATOR, NOBODY, PARTS, Rota, part_of
+from vr_trt.engines.static_arena import Arena, in_a_row, row_bytes
 from vr_trt.engines.triton_generator import PATCH, TritonGenerator
 from vr_trt.engines.triton_plan import TritonPlan, read_plan
 from vr_trt.engines.triton_products import check_device, e4m3_linears
@@ -25,6 +25,10 @@ from vr_trt.export.vae import Decoder, Encoder, Form
 from vr_trt.kernels.tuning import capability_of
 
 META = torch.device("meta")
+_NEXT = "next."
+
+
+Stage = TritonGenerator | TritonCoderStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +36,76 @@ class Shared:
     """What the stages of a run have in common, for they take turns on one stream of one device."""
 
     device: torch.device
-    memory: Tensor  # of the coders' arenas, as large as the largest
+    memory: Tensor  # of their arenas, as large as the largest
     states: Mapping[str, dict[str, Tensor]] = field(
         default_factory=lambda: {"encode": {}, "decode": {}}
     )
+    weights: dict[str, Tensor] = field(default_factory=dict)  # of the generator that opened first
     stream: torch.cuda.Stream | None = None  # on which they take turns; None: on the CPU
+    rota: Rota = NOBODY  # the parts that take turns
+    turns: Tensor | None = None  # where they do
+    places: Mapping[str, Tensor] = field(default_factory=dict)  # there, for the generator's weights
 
     @classmethod
-    def of(cls, plans: Iterable[Path], device: torch.device) -> "Shared":
-        """For the stages of `plans`; MemoryBudgetError where the device has no room."""
-        sizes = [0]
+    def of(
+        cls, plans: Iterable[Path], device: torch.device, parts: Collection[str] = ()
+    ) -> "Shared":
+        """For the stages of `plans`, of which `parts` take turns (see `engines.rota`).
+
+        MemoryBudgetError where the device has no room.
+        """
+        arena = 0
+        rows: dict[str, Mapping[str, Tensor]] = {}  # by part: what it would bring
         for path in plans:
             plan = read_plan(path)
             with _opening(path, plan.stage):
-                sizes.append(arena_bytes(plan, _chip(device)))
+                stage = lay_out(plan, _chip(device))
+            arena = max(arena, stage.arena.size)
+            if row := _row(stage):
+                rows[part_of(plan.stage)] = row
+        wanted = {part: rows[part] for part in PARTS if part in parts and part in rows}
+        return cls.with_room(arena, wanted, device)
+
+    @classmethod
+    def with_room(
+        cls, arena: int, rows: Mapping[str, Mapping[str, Tensor]], device: torch.device
+    ) -> "Shared":
+        """With an arena of so many bytes, and places for the tensors of parts that take turns.
+
+        MemoryBudgetError where the device has no room.
+        """
+        rota = Rota({part: row_bytes(row.values()) for part, row in rows.items()})
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         try:
-            memory = torch.empty(max(sizes), dtype=torch.uint8, device=device)
+            memory = torch.empty(arena, dtype=torch.uint8, device=device)
+            turns = torch.empty(rota.memory, dtype=torch.uint8, device=device)
         except torch.cuda.OutOfMemoryError:
             raise MemoryBudgetError(
-                f"the VAE needs {max(sizes) >> 20} MiB of the GPU for its activations, which are not "
-                "free: choose a smaller --profile"
+                f"the networks need {arena + rota.memory >> 20} MiB of the GPU for what they share, "
+                "which are not free: choose a smaller --profile"
             ) from None
-        return cls(device, memory, stream=stream)
+        placed = {part: in_a_row(turns, row) for part, row in rows.items()}
+        states = {"encode": placed.get("encoder", {}), "decode": placed.get("decoder", {})}
+        return cls(
+            device, memory, states, stream=stream, rota=rota, turns=turns,
+            places=placed.get(GENERATOR, {}),
+        )  # fmt: skip
 
 
-def open_stage(path: Path, shared: Shared) -> StaticStage:
+def open_stage(path: Path, shared: Shared) -> Stage:
     """The stage of the plan in `path`, on the device of `shared`.
 
-    ModelError for a plan that is damaged, MemoryBudgetError where it does not fit.
+    Of a part that takes turns, it must be its turn. ModelError for a plan that is damaged,
+    MemoryBudgetError where it does not fit.
     """
     plan = read_plan(path)
     check_device(plan.state, shared.device)
     with _opening(path, plan.stage):
-        state = {name: tensor.to(shared.device) for name, tensor in plan.state.items()}
+        arena = Arena(shared.memory)
         if plan.stage.startswith("generator"):
-            return _generator(plan, state)
-        states = shared.states[plan.stage.partition("_")[0]]
-        return _coder(plan, state, states, Arena(shared.memory))
+            return _generator(plan, _weights(plan, shared), arena)
+        state = {name: tensor.to(shared.device) for name, tensor in plan.state.items()}
+        return _coder(plan, state, shared.states[plan.stage.partition("_")[0]], arena)
 
 
 @contextmanager
@@ -86,23 +122,16 @@ def _opening(path: Path, stage: str) -> Iterator[None]:
         raise ModelError(f"{path} does not hold {stage} ({said}): build it again") from None
 
 
-def lay_out(plan: TritonPlan, chip: int | None) -> StaticStage:
+def lay_out(plan: TritonPlan, chip: int | None) -> Stage:
     """The stage as shapes, tuned for `chip` (None: as the CPU interprets it); nothing is held."""
     if plan.stage.startswith("generator"):
-        return _generator(plan, _shapes(plan))
+        return _generator(plan, _shapes(plan), Arena())
     return lay_out_coder(plan, chip)
 
 
 def lay_out_coder(plan: TritonPlan, chip: int | None) -> TritonCoderStage:
     """The same of a plan that is a coder's."""
     return _coder(plan, _shapes(plan), {}, Arena(), chip)
-
-
-def arena_bytes(plan: TritonPlan, chip: int | None) -> int:
-    """What the stage asks of the memory that stages share."""
-    if plan.stage.startswith("generator"):
-        return 0
-    return lay_out_coder(plan, chip).arena.size
 
 
 def empty_generator(plan: TritonPlan) -> FoldedGenerator:
@@ -146,11 +175,53 @@ def _shapes(plan: TritonPlan) -> dict[str, Tensor]:
     return {name: tensor.to(META) for name, tensor in plan.state.items()}
 
 
-def _generator(plan: TritonPlan, state: Mapping[str, Tensor]) -> TritonGenerator:
+def _row(stage: Stage) -> Mapping[str, Tensor]:
+    """What a stage that was laid out would bring when its part takes turns; it may be nothing."""
+    if isinstance(stage, TritonGenerator):
+        return stage.weights
+    kept = (name for name in stage.outputs if name.startswith(_NEXT))
+    return {name.removeprefix(_NEXT): stage.outputs[name] for name in kept}
+
+
+def _weights(plan: TritonPlan, shared: Shared) -> Mapping[str, Tensor]:
+    """A generator's tensors on the device: another one's with the same values, where there is one.
+
+    A picture's generator has the weights of a video's.
+    """
+    held, places = shared.weights, shared.places
+    if held and _alike(held, plan.state):
+        return held
+    if places and (held or _kinds(places) != _kinds(plan.state)):
+        raise ModelError(
+            f"{plan.stage} has other weights than another generator of the run, and they take turns "
+            "on the GPU: build both again"
+        )
+    came = {
+        name: places[name].copy_(x) if places else x.to(shared.device)
+        for name, x in plan.state.items()
+    }
+    if not held:
+        held.update(came)
+    return came
+
+
+def _kinds(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (x.shape, x.dtype) for name, x in state.items()}
+
+
+def _alike(held: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> bool:
+    """Whether both are the same, bit for bit."""
+    if _kinds(held) != _kinds(state):
+        return False
+    bits = ((held[name], x.to(held[name].device)) for name, x in state.items())
+    return all(torch.equal(*(x.reshape(-1).view(torch.uint8) for x in pair)) for pair in bits)
+
+
+def _generator(plan: TritonPlan, state: Mapping[str, Tensor], arena: Arena) -> TritonGenerator:
     _, _, T, h, w = plan.sizes
     network = empty_generator(plan)
     network.load_state_dict(state, assign=True)
-    return TritonGenerator(network.requires_grad_(False), (T, h // PATCH, w // PATCH))
+    return TritonGenerator(network.requires_grad_(False), (T, h // PATCH, w // PATCH), arena)
 
 
 def _coder(

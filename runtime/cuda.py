@@ -6,7 +6,7 @@ sessions that use it run in tests on a device that records what was asked of it.
 
 import ctypes
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -291,3 +291,12 @@ class CudaDevice:
         said = self._cuda.cudaGetErrorString(error)[1]
         text = said.decode() if isinstance(said, bytes) else str(said)
         raise ModelError(f"CUDA failed: {text}; see vr-trt doctor, and update the driver")
+
+
+@cache
+def cuda_device() -> Device:
+    """One for all films of the triton backend: it keeps the kernels that it has loaded.
+
+    ModelError as for a `CudaDevice`.
+    """
+    return CudaDevice()

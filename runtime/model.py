@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +17,9 @@ from vr_trt.runtime.onnxruntime_session import OrtOptions
 from vr_trt.runtime.session import Session
 
 if TYPE_CHECKING:
-    from vr_trt.engines.triton_stages import Shared
+    from vr_trt.runtime.card_turns import CardTurns
     from vr_trt.runtime.tensorrt_session import Gpu
+    from vr_trt.runtime.triton_session import TritonDevice
 
 STAGES = ("encode_image", "generator", "decode_image")
 # The VAE over time: whole, or cut by resolution (see runtime/vae_stream.py).
@@ -144,10 +145,12 @@ class Model:
         engines: Mapping[str, Engine],
         options: OrtOptions | None = None,
         own: "Model | None" = None,
+        turns: Collection[str] = (),
     ) -> Self:
         """A model whose stages, by name, are engines of the cache, which were checked.
 
-        A network without an engine runs on the graphs of `own`.
+        A network without an engine runs on the graphs of `own`. `turns`: parts on triton that take
+        turns on the card (see `engines.rota`).
         """
         first = next(iter(engines.values()))
         canvas = first.about.canvas
@@ -174,6 +177,7 @@ class Model:
         )
         model._open(plans, options)
         model._backends = {stage: engine.spec.backend for stage, engine in engines.items()}
+        model._turns = turns
         return model
 
     def _open(self, plans: Mapping[str, Path], options: OrtOptions | None) -> None:
@@ -182,7 +186,8 @@ class Model:
         self._options = options or OrtOptions()
         self._sessions: dict[str, Session] = {}
         self._gpus: dict[str, Gpu] = {}  # by backend
-        self._shared: Shared | None = None  # by the stages of the triton backend
+        self._triton: TritonDevice | None = None
+        self._turns: Collection[str] = ()
         self.cancelled = False
 
     def session(self, stage: str) -> Session:
@@ -223,12 +228,22 @@ class Model:
     def _load_triton(self, stage: str) -> Session:
         from vr_trt.runtime import triton_session
 
-        if self._shared is None:
-            plans = [self._plans[s] for s, name in self._backends.items() if name == "triton"]
-            self._shared = triton_session.open_device(plans)
         if stage.endswith("_start"):  # opening a step runs it, on the states that both share
             self.session(f"{stage.removesuffix('_start')}_step")
-        return triton_session.load(self._plans[stage], self._shared)
+        return triton_session.load(self._plans[stage], stage, self._triton_device())
+
+    def _triton_device(self) -> "TritonDevice":
+        if self._triton is None:
+            from vr_trt.runtime import triton_session
+
+            plans = [self._plans[s] for s, name in self._backends.items() if name == "triton"]
+            self._triton = triton_session.open_device(plans, parts=self._turns)
+        return self._triton
+
+    @property
+    def turns(self) -> "CardTurns | None":
+        """What copies where parts of a model on triton take turns; its device is opened now."""
+        return self._triton_device().turns
 
     def drop(self, stage: str) -> None:
         """Give back the memory of a stage that is not needed any more."""
@@ -238,7 +253,9 @@ class Model:
         """Drop every session."""
         self._sessions.clear()
         self._gpus.clear()
-        self._shared = None
+        if self._triton is not None and self._triton.turns is not None:
+            self._triton.turns.close()
+        self._triton = None
 
     def cancel(self) -> None:
         """Stop what runs, from any thread; the model is of no use afterwards."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
+from vr_trt.engines.rota import in_words
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.canvas import Canvas, canvas
 from vr_trt.runtime.colour import output_pixel
@@ -44,11 +45,19 @@ class Plan:
         return self.fits_host and (card is None or card.fits)
 
     @property
+    def host_bytes(self) -> int | None:
+        """Of the host: the law's, and what is page-locked where parts take turns on the card."""
+        mirrors = self.serving.rota.mirrors
+        if not mirrors:
+            return self.peak_bytes
+        return (self.peak_bytes or 0) + mirrors + (self.rings.host if self.rings else 0)
+
+    @property
     def fits_host(self) -> bool:
         """False only if it is known not to fit into the host's memory."""
-        if self.peak_bytes is None or self.available_bytes is None:
+        if self.host_bytes is None or self.available_bytes is None:
             return True
-        return self.peak_bytes <= self.available_bytes
+        return self.host_bytes <= self.available_bytes
 
 
 def make_plan(
@@ -91,8 +100,14 @@ def with_card_way(plan: Plan, way: CardWay, output: PixelFormat) -> Plan:
 
 def check_memory(plan: Plan, law: Law | None) -> None:
     """MemoryBudgetError if the plan would not fit, with the nearest profile that would."""
-    if plan.fits_host or plan.peak_bytes is None or plan.available_bytes is None:
+    if plan.fits_host or plan.host_bytes is None or plan.available_bytes is None:
         return  # the card's memory is checked where engines are opened
+    free = f"{plan.available_bytes // MIB} MiB are free"
+    if rota := plan.serving.rota.sizes:
+        raise MemoryBudgetError(
+            f"{in_words(rota)} take turns on the card, which takes {plan.host_bytes // MIB} MiB of the "
+            f"host's memory, and {free}: free some, or choose a smaller --profile"
+        )
     smaller = [
         profile
         for profile in load_profiles().values()
@@ -102,8 +117,7 @@ def check_memory(plan: Plan, law: Law | None) -> None:
     advice = f"--profile {nearest.name} would fit" if nearest else "no profile would fit"
     raise MemoryBudgetError(
         f"{plan.source.path} at {plan.profile.name} ({plan.canvas.out_w}x{plan.canvas.out_h}) needs "
-        f"about {plan.peak_bytes // MIB} MiB of memory and {plan.available_bytes // MIB} MiB are "
-        f"free: {advice}"
+        f"about {plan.host_bytes // MIB} MiB of memory and {free}: {advice}"
     )
 
 

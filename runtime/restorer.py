@@ -85,15 +85,23 @@ class Restorer:
         backend: str = "auto",
         precision: str | None = None,
         threads: int = 0,
+        card_memory: float | None = None,
     ) -> None:
-        """`threads` for the networks, 0 for every core. UsageError, ModelError for bad choices."""
+        """`threads` for the networks, 0 for every core; `card_memory`: GiB of the GPU that there are
+        to be for it, None for all. UsageError, ModelError for bad choices.
+        """
         if color not in get_args(Correction):
             choices = ", ".join(get_args(Correction))
             raise UsageError(f"unknown colour correction {color!r}: choose one of {choices}")
+        if card_memory is not None and not card_memory > 0:
+            raise UsageError(f"{card_memory:g} GB of the card: give more than 0")
         if threads < 0:
             raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
         self.profile = find_profile(profile)
-        wanted = Wanted(model=model, profile=self.profile, backend=backend, precision=precision)
+        wanted = Wanted(
+            model=model, profile=self.profile, backend=backend, precision=precision,
+            card_memory=card_memory,
+        )  # fmt: skip
         self._recipe = Recipe(wanted, seed, color, threads)
         self._threads = threads
         self._live: tuple[Shot, tuple[int, int]] | None = None

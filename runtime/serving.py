@@ -11,6 +11,7 @@ from vr_trt.engines.cards import CardUse, card_use, nothing_beside
 from vr_trt.engines.graphs import is_cut
 from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
+from vr_trt.engines.rota import NOBODY, Rota, in_words
 from vr_trt.engines.selection import (
     CPU,
     Asked,
@@ -21,7 +22,7 @@ from vr_trt.engines.selection import (
     own_graphs,
     select,
 )
-from vr_trt.engines.triton_card import triton_use
+from vr_trt.engines.triton_card import TritonUse, Turns, triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.card_rings import usual_rings
@@ -47,6 +48,7 @@ class Wanted:
     profile: Profile
     backend: str = "auto"
     precision: str | None = None
+    card_memory: float | None = None  # GiB: as if the card had no more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +69,26 @@ class Serving:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is not as one would expect; nothing where the model's own graphs just fit."""
-        chosen = self.selection
+        chosen, rota = self.selection, self.rota
         plain = not chosen.engines and chosen.how == "exact"
-        return chosen.notes[:-1] if plain else chosen.notes
+        notes = chosen.notes[:-1] if plain else chosen.notes
+        if not rota.sizes:
+            return notes
+        line = (
+            f"{in_words(rota.sizes)} take turns on the card, which spares {rota.spared / 1e9:.1f} GB "
+            f"there and moves {self.moved / 1e9:.2f} GB a frame"
+        )
+        return (*notes, line)
+
+    @property
+    def rota(self) -> Rota:
+        """The parts that take turns on the card."""
+        return self.card.rota if isinstance(self.card, TritonUse) else NOBODY
+
+    @property
+    def moved(self) -> int:
+        """Bytes over the bus for every frame, since parts take turns."""
+        return self.card.moved if isinstance(self.card, TritonUse) else 0
 
 
 def this_machine(gpu: Gpu | None = None) -> Machine:
@@ -110,7 +129,7 @@ class Networks:
         self._wanted, self._options = wanted, options
         self._folder = model_folder(wanted.model)
         self._own = Model(self._folder, options) if self._folder else None
-        self._opened: tuple[Selection, Model] | None = None
+        self._opened: tuple[Selection, Rota, Model] | None = None
 
     @property
     def name(self) -> str:
@@ -129,11 +148,13 @@ class Networks:
         """
         asked = _asked(self._wanted, self._folder, sizes, picture)
         machine = this_machine() if gpu is None else this_machine(gpu)
+        if (limit := self._wanted.card_memory) is not None:
+            machine = replace(machine, memory=min(machine.memory, int(limit * (1 << 30))))
         # Where the model's own graphs will do, the cache may be unreadable.
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
         selection = select(asked, machine, () if enough else EngineCache().engines())
         canvas = replace(sizes, padded_w=selection.canvas.width, padded_h=selection.canvas.height)
-        card = _card_use(self._wanted.model, selection, machine) if selection.on_gpu else None
+        card = _card_use(self._wanted, selection, machine) if selection.on_gpu else None
         return Serving(selection=selection, canvas=canvas, card=card)
 
     def check_card(self, serving: Serving) -> None:
@@ -147,17 +168,21 @@ class Networks:
 
     def open(self, serving: Serving) -> Model:
         """The networks of `serving`, built first if it counts on that; new ones after a cancel."""
-        selection = serving.selection
+        selection, rota = serving.selection, serving.rota
         self.check_card(serving)
-        if self._opened and self._opened[0] == selection and not self._opened[1].cancelled:
-            return self._opened[1]
+        if self._opened:
+            *opened, model = self._opened
+            if opened == [selection, rota] and not model.cancelled:
+                return model
+            model.close()
         engines = self._built(serving) if selection.how == "build" else selection
         if not engines.engines and self._folder:
             if self._own is None or self._own.cancelled:
                 self._own = Model(self._folder, self._options)
             return self._own
-        self._opened = selection, _open_engines(engines, self._options, self._own)
-        return self._opened[1]
+        model = _open_engines(engines, self._options, self._own, rota)
+        self._opened = selection, rota, model
+        return model
 
     def close(self) -> None:
         """Drop the networks; they are opened again when they are needed."""
@@ -170,7 +195,7 @@ class Networks:
             model.cancel()
 
     def _models(self) -> list[Model]:
-        opened = [self._opened[1]] if self._opened else []
+        opened = [self._opened[2]] if self._opened else []
         return [*opened, self._own] if self._own else opened
 
     def _built(self, serving: Serving) -> Selection:
@@ -190,7 +215,8 @@ class Networks:
         return replace(chosen, how="exact", engines=engines)
 
 
-def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | None:
+def _card_use(wanted: Wanted, selection: Selection, machine: Machine) -> CardUse | None:
+    model = wanted.model
     others = {s: e for s, e in selection.engines.items() if e.spec.backend != "triton"}
     streamed = any(e.spec.flags.get("weight_streaming") == "yes" for e in others.values())
     settings = Settings(
@@ -200,17 +226,24 @@ def _card_use(model: str, selection: Selection, machine: Machine) -> CardUse | N
         starts_stay=on_one_gpu(selection),
     )
     if "triton" in selection.backends.values() and machine.sm:
-        return triton_use(model, selection, settings, machine.sm, machine.memory)
+        turns = Turns(able=_has_cuda_python(), overlap=wanted.profile.overlap)
+        return triton_use(model, selection, settings, (machine.sm, machine.memory), turns)
     beside = usual_rings if on_one_gpu(selection) else nothing_beside
     return card_use(model, selection.canvas, settings, machine.memory, beside)
 
 
-def _open_engines(selection: Selection, options: OrtOptions, own: Model | None) -> Model:
+def _has_cuda_python() -> bool:
+    return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
+
+
+def _open_engines(
+    selection: Selection, options: OrtOptions, own: Model | None, rota: Rota
+) -> Model:
     """ModelError for an engine that is damaged: all of it is read."""
     for engine in selection.engines.values():
         engine.check()
         engine.mark_used()
-    return Model.of_engines(selection.engines, options, own)
+    return Model.of_engines(selection.engines, options, own, tuple(rota.sizes))
 
 
 def _asked(wanted: Wanted, folder: Path | None, sizes: Canvas, picture: bool) -> Asked:

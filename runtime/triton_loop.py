@@ -10,13 +10,12 @@ Never executed by us on a GPU. Tests run it on a device that checks the order of
 """
 
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 
 import torch
 
 from vr_trt.errors import ModelError
-from vr_trt.runtime.cuda import CudaDevice, Device
+from vr_trt.runtime.cuda import Device, cuda_device
 from vr_trt.runtime.device_call import DeviceSession
 from vr_trt.runtime.device_pixels import PixelSessions
 from vr_trt.runtime.device_tensor import BF16, DeviceTensor, OnDevice
@@ -34,12 +33,6 @@ _KINDS = {
     torch.uint16: "uint16",
     torch.float8_e4m3fn: "uint8",  # of states, which nobody else reads
 }
-
-
-@cache
-def cuda_device() -> Device:
-    """One for all films: it keeps the kernels that it has loaded."""
-    return CudaDevice()
 
 
 class LoopedStage:
@@ -84,6 +77,10 @@ class LoopedStage:
             )
 
     def enqueue(self, stream: int) -> None:
+        self._session.enter(stream)
+        self._replay(stream)
+
+    def _replay(self, stream: int) -> None:
         self._session.replay(stream)
 
     def _address(self, x: torch.Tensor) -> int:
@@ -112,6 +109,9 @@ class TritonLoop:
 
     def pixels(self, way: PixelWay, lanes: Lanes) -> PixelSessions:
         """ModelError for a way that no kernel takes. What is the same for every frame they have."""
+        if (turns := self._model.turns) is not None:
+            turns.span = lanes.span
+            lanes.at_close(turns.trace_no_more)
         corrected = way.correction != "none"
         return PixelSessions(
             pre=self._looped(open_way_in(way), lanes.pre),

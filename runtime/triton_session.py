@@ -4,9 +4,10 @@ Needs torch, so only this backend imports it. On the CPU, where Triton interpret
 without a graph: that is for tests. The graph has not been executed by us yet: no GPU was at hand.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from subprocess import CalledProcessError
 from types import MappingProxyType
@@ -18,8 +19,11 @@ from triton import TritonError
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_stages import Shared, open_stage
 from vr_trt.errors import InterruptedRun, MemoryBudgetError, ModelError
+from vr_trt.runtime.card_turns import CardTurns
+from vr_trt.runtime.cuda import cuda_device
 from vr_trt.runtime.session import Array, Tensor
 
+Enter = Callable[[int | None], None]
 _LEFT = "next."  # how the names of states begin that a call leaves
 _LONGEST = 300  # letters of another's words in a message
 _WARM_UPS = 2  # runs before the capture: kernels are compiled, libraries allocate
@@ -54,13 +58,19 @@ class TritonSession:
     on_device = True
 
     def __init__(
-        self, stage: StaticStage, name: str, stream: torch.cuda.Stream | None = None
+        self,
+        stage: StaticStage,
+        name: str,
+        stream: torch.cuda.Stream | None = None,
+        enter: Enter = lambda stream: None,
     ) -> None:
         """Captures the stage; MemoryBudgetError where it does not fit.
 
-        `stream`: where it runs unless said otherwise; None: on PyTorch's current one.
+        `stream`: where it runs unless said otherwise; None: on PyTorch's current one. `enter` makes
+        it its part's turn, in order with a stream; None: its own.
         """
         self._stage, self._name, self._own_stream = stage, name, stream
+        self.enter = enter
         self._inputs = dict(stage.inputs)
         self._device = next(iter(self._inputs.values())).device
         self._bound: dict[str, Array | Tensor] = {}
@@ -101,6 +111,7 @@ class TritonSession:
         bound, self._bound = self._bound, {}
         if missing := sorted(set(self._inputs) - set(bound)):
             raise ModelError(f"{self._name} was called without {', '.join(missing)}: bind them")
+        self.enter(stream)
         with self._on(stream):
             for name, value in bound.items():
                 self._put(self._inputs[name], value)
@@ -117,7 +128,8 @@ class TritonSession:
     def replay(self, stream: int) -> None:
         """Make the outputs of what lies in the inputs, in order with `stream`; nothing is waited for.
 
-        What lies there is lost with the next call of a stage with which memory is shared.
+        It must be its turn. What lies there is lost with the next call of a stage with which memory
+        is shared.
         """
         with self._on(stream):
             self._run()
@@ -184,16 +196,44 @@ class TritonSession:
         return graph
 
 
-def open_device(plans: Iterable[Path], device: str = "cuda") -> Shared:
-    """What the stages of `plans` share; ModelError without a GPU, MemoryBudgetError without room."""
+@dataclass(frozen=True, slots=True)
+class TritonDevice:
+    """What the stages of a run share, and the copies where parts of it take turns."""
+
+    shared: Shared
+    turns: CardTurns | None = None
+
+    def enter(self, stage: str) -> Enter:
+        """What makes it the turn of `stage`."""
+        return (lambda stream: None) if self.turns is None else partial(self.turns.enter, stage)
+
+
+def open_device(
+    plans: Iterable[Path], device: str = "cuda", parts: Collection[str] = ()
+) -> TritonDevice:
+    """For the stages of `plans`, of which `parts` take turns (see `engines.rota`).
+
+    ModelError without a GPU, or without what copies; MemoryBudgetError without room.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError(
             "the triton backend needs an NVIDIA GPU and a PyTorch built for CUDA, and this one sees "
             "no GPU: use --backend onnxruntime"
         )
-    return Shared.of(plans, torch.device(device))
+    shared = Shared.of(plans, torch.device(device), parts)
+    if shared.turns is None or shared.stream is None or not shared.rota.sizes:
+        return TritonDevice(shared)
+    address, stream = shared.turns.data_ptr(), shared.stream.cuda_stream
+    return TritonDevice(shared, CardTurns(cuda_device(), stream, address, shared.rota))
 
 
-def load(plan: Path, shared: Shared) -> TritonSession:
-    """The stage of the file `plan`, ready to run; ModelError where it cannot be loaded."""
-    return TritonSession(open_stage(plan, shared), plan.parent.name or plan.stem, shared.stream)
+def load(plan: Path, stage: str, device: TritonDevice) -> TritonSession:
+    """`stage`, of the file `plan`, ready to run; ModelError where it cannot be loaded.
+
+    What is put in place for it, and its first runs, are in its part's turn.
+    """
+    shared, enter = device.shared, device.enter(stage)
+    with nullcontext() if shared.stream is None else torch.cuda.stream(shared.stream):
+        enter(None)
+        opened = open_stage(plan, shared)
+    return TritonSession(opened, plan.parent.name or plan.stem, shared.stream, enter)

@@ -87,14 +87,14 @@ def check_spreadable(info: VideoInfo, output: Path) -> None:
 
 def check_workers_memory(plan: "Plan", workers: int) -> None:
     """MemoryBudgetError if so many workers would not fit, with how many would."""
-    if plan.peak_bytes is None or plan.available_bytes is None:
+    if plan.host_bytes is None or plan.available_bytes is None:
         return
-    fit = plan.available_bytes // plan.peak_bytes
+    fit = plan.available_bytes // plan.host_bytes
     if workers > fit:
         advice = f"--workers {fit} would fit" if fit > 1 else "only one would fit"
         raise MemoryBudgetError(
             f"{counted(workers, 'worker')} at {plan.profile.name} "
-            f"{'needs' if workers == 1 else 'need'} about {plan.peak_bytes // MIB} MiB of "
+            f"{'needs' if workers == 1 else 'need'} about {plan.host_bytes // MIB} MiB of "
             f"memory each and {plan.available_bytes // MIB} MiB are free: {advice}"
         )
 

@@ -7,6 +7,7 @@ them; pixels are the real stages on their kernels' references. Work happens in t
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,22 @@ from torch import Tensor
 from vr_trt.engines.static_arena import Arena
 from vr_trt.engines.static_stage import StaticStage
 from vr_trt.engines.triton_memory import _tensors
-from vr_trt.engines.triton_stages import Shared
+from vr_trt.engines.triton_stages import Shared, _weights
 from vr_trt.kernels.colour_match import Axes, match_reference
 from vr_trt.kernels.to_model import ToModelTables, to_model_reference
 from vr_trt.kernels.to_video import ColourScales, ToVideoTables, to_video_reference
 from vr_trt.kernels.wavelet import wavelet_reference
 from vr_trt.runtime.triton_loop import LoopedStage
 
+BALLAST = "ballast"
+
 
 class GraphStage:
     """A graph of the fake model as a `StaticStage`, in bf16 but for its states.
 
-    A coder's ends lie in the arena that all coders share, and a call leaves nothing else there.
+    A coder's ends lie in the arena that all stages share, and a call leaves nothing else there. A
+    coder's ballast goes with its count of latents, and a generator has weights: what comes out is
+    NaN where they are not what they were.
     """
 
     def __init__(self, graph: Path, sizes: Sizes, shared: Shared) -> None:
@@ -41,36 +46,66 @@ class GraphStage:
         arrays = {value.name: zeros(value, sizes_of(model.name, sizes)) for value in model.input}
         made = self._session.run(None, arrays)
         arrays |= dict(zip([value.name for value in model.output], made, strict=True))
-        states = shared.states.get(model.name.partition("_")[0])
-        self._arena = None if states is None else Arena(shared.memory)
+        self._verb = model.name.partition("_")[0]
+        states = shared.states.get(self._verb)
+        self._arena = Arena(shared.memory)
         self._tensors: dict[str, Tensor] = {}
         for name, array in arrays.items():
             kind, dot, state = name.partition(".")
             if dot and states is not None:
                 start = torch.from_numpy(np.array(array))
                 self._tensors[f"{kind}.{state}"] = states.setdefault(state, start)
-            elif self._arena is not None:
+                ballast = states.setdefault(BALLAST, row_of(self._verb)[BALLAST])
+                self._tensors[f"{kind}.{BALLAST}"] = ballast
+            elif states is not None:
                 self._tensors[name] = self._arena.take(array.shape, torch.bfloat16)
             else:
                 self._tensors[name] = torch.zeros(array.shape, dtype=torch.bfloat16)
         self._inputs = [value.name for value in model.input]
+        self.weights: dict[str, Tensor] = {}
+        if states is None:
+            plan: Any = SimpleNamespace(stage=model.name, state=row_of(self._verb))
+            self.weights = dict(_weights(plan, shared))
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:
-        return {name: x for name, x in self._tensors.items() if name in self._inputs}
+        given = {*self._inputs, f"state.{BALLAST}"}
+        return {name: x for name, x in self._tensors.items() if name in given}
 
     @property
     def outputs(self) -> Mapping[str, Tensor]:
-        return {name: x for name, x in self._tensors.items() if name not in self._inputs}
+        return {name: x for name, x in self._tensors.items() if name not in self.inputs}
 
     def run(self) -> None:
-        outputs = self.outputs
-        feeds = {name: x.float().numpy().copy() for name, x in self.inputs.items()}
+        outputs = {n: x for n, x in self.outputs.items() if not n.endswith(BALLAST)}
+        feeds = {name: self._tensors[name].float().numpy().copy() for name in self._inputs}
         results = self._session.run(list(outputs), feeds)
-        if self._arena is not None:
-            self._arena.memory.fill_(0xFF)  # NaN
-        for tensor, result in zip(outputs.values(), results, strict=True):
+        whole = self._is_whole()
+        self._arena.memory.fill_(0xFF)  # NaN
+        for (name, tensor), result in zip(outputs.items(), results, strict=True):
             tensor.copy_(torch.from_numpy(np.asarray(result)))
+            if not whole and "." not in name:
+                tensor.fill_(torch.nan)
+        if (ballast := self._tensors.get(f"next.{BALLAST}")) is not None:
+            ballast.fill_(self._ballast("next"))
+
+    def _is_whole(self) -> bool:
+        wanted = row_of(self._verb)
+        if any(not torch.equal(x, wanted[name]) for name, x in self.weights.items()):
+            return False
+        ballast = self._tensors.get(f"state.{BALLAST}")
+        return ballast is None or bool((ballast == self._ballast("state")).all())
+
+    def _ballast(self, kind: str) -> float:
+        """What goes with the count, another one for either coder."""
+        return {"encode": 0.25, "decode": 0.5}[self._verb] + float(self._tensors[f"{kind}.count"])
+
+
+def row_of(verb: str) -> dict[str, Tensor]:
+    """What a part would bring, by the verb that its stages begin with: each of another size."""
+    if verb == "generator":
+        return {"weights": torch.arange(100.0)}
+    return {"count": torch.zeros(1), BALLAST: torch.zeros({"encode": 100, "decode": 300}[verb])}
 
 
 class ToModel:
@@ -157,7 +192,7 @@ def recorded_stages(loan: Loan) -> type[LoopedStage]:
             assert x.is_contiguous()
             return loan.address(x)
 
-        def enqueue(self, stream: int) -> None:
+        def _replay(self, stream: int) -> None:
             session = self._session
             used = loan.used_by(session._stage)
             loan.device.enqueue(stream, "replay", lambda: session.replay(stream), used, used)

@@ -80,6 +80,15 @@ Precision = Annotated[
         rich_help_panel=_ENGINES,
     ),
 ]
+CardMemory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB",
+        help="Plan as if the GPU had no more memory.",
+        show_default="all of it",
+        rich_help_panel=_ENGINES,
+    ),
+]
 
 Workers = Annotated[
     int,

@@ -117,7 +117,7 @@ def show_plan(plan: "Plan", json: bool) -> None:
         "frames": plan.frames,
         "latents": plan.latents,
         "generator_windows": plan.windows,
-        "peak_mib": _mib(plan.peak_bytes),
+        "peak_mib": _mib(plan.host_bytes),
         "available_mib": _mib(plan.available_bytes),
         **_card(plan),
         "fits": plan.fits,
@@ -133,15 +133,21 @@ def show_plan(plan: "Plan", json: bool) -> None:
     Console().print(table)
 
 
-def _card(plan: "Plan") -> dict[str, int | None]:
+def _card(plan: "Plan") -> dict[str, Any]:
     """The card's memory, where the run would be on one."""
     card = plan.serving.card
     if card is None:
         return {}
-    values = {"card_mib": _mib(card.needed), "card_usable_mib": _mib(card.usable)}
+    values: dict[str, Any] = {
+        "card_mib": _mib(card.needed),
+        "card_usable_mib": _mib(card.usable),
+    }
     if plan.rings:
         values["rings_mib"] = _mib(plan.rings.device)
-        values["page_locked_mib"] = _mib(plan.rings.host)
+        values["page_locked_mib"] = _mib(plan.rings.host + plan.serving.rota.mirrors)
+    if plan.serving.rota.sizes:
+        values["take_turns"] = list(plan.serving.rota.sizes)
+        values["moved_mib_a_frame"] = _mib(plan.serving.moved)
     return values
 
 

@@ -90,6 +90,7 @@ def run(
     ] = "auto",
     backend: options.Backend = "auto",
     precision: options.Precision = None,
+    card_memory: options.CardMemory = None,
     workers: options.Workers = 0,
     gpus: options.Gpus = "",
     cluster: options.Cluster = None,
@@ -146,6 +147,7 @@ def run(
             seed=seed,
             color=color.value,
             threads=threads,
+            card_memory=card_memory,
         ) as restorer,
     ):
         done = restorer.restore(
@@ -162,11 +164,14 @@ def plan(
     rate: options.Rate = "",
     backend: options.Backend = "auto",
     precision: options.Precision = None,
+    card_memory: options.CardMemory = None,
     json: options.Json = False,
 ) -> None:
     """Say what a run would do and what memory it needs, without restoring anything."""
     from vr_trt.cli_report import show_plan
     from vr_trt.runtime.restorer import Restorer
 
-    with Restorer(model=model, profile=profile, backend=backend, precision=precision) as restorer:
+    with Restorer(
+        model=model, profile=profile, backend=backend, precision=precision, card_memory=card_memory
+    ) as restorer:
         show_plan(restorer.plan(input, output, rate), json)

@@ -131,7 +131,8 @@ def test_a_plan_runs_as_the_network_it_was_made_from(tmp_path: Path) -> None:
         state=network.state_dict(),
     )
     write_plan(plan, tmp_path / "plan")
-    session = load(tmp_path / "plan", open_device([tmp_path / "plan"], DEVICE))
+    path = tmp_path / "plan"
+    session = load(path, "generator", open_device([path], DEVICE))
     assert dict(session.inputs) == {"noise": noise.shape, "latent": noise.shape}
     given = {"noise": noise.cpu().numpy(), "latent": latent.cpu().numpy()}
     ours = call(session, given)["restored"].numpy()

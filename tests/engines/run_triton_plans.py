@@ -70,7 +70,9 @@ def model(plans: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
         stage.run()
         return stage
 
-    monkeypatch.setattr(triton_session, "open_device", lambda paths: opened(paths, DEVICE))
+    monkeypatch.setattr(
+        triton_session, "open_device", lambda paths, parts: opened(paths, DEVICE, parts)
+    )
     monkeypatch.setattr(triton_session, "open_stage", open_and_run)
     about = About(
         source="tiny", profile="360p", canvas=Canvas(width=WIDTH, height=HEIGHT, latents=2, step=1)

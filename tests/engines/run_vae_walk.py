@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.interpreter import round_codes
 from tests.kernel_runs import DEVICE
 from tests.vae_films import CALLS, KINDS, Film, Kind, clips, small_coder
 
@@ -27,8 +26,6 @@ def large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_are_the_whole_bit_for_bit(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers in fp16 and in E4M3, over two shots; results, and the states after every call."""
-    if DEVICE == "cpu":
-        round_codes()
     plain = small_coder(kind, torch.float16, CONFIG, DEVICE)
     source = torch.empty(1, 3 if kind == "encoder" else 16, dtype=torch.float16, device=DEVICE)
     amax = observe(plain, [next(clips(kind, source))])

@@ -1,5 +1,7 @@
 """Plans of the triton backend from the graph that ships, and what is refused."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -13,8 +15,10 @@ from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER
 from vr_trt.engines.builder import GraphSize, find_builder
 from vr_trt.engines.spec import EngineSpec, InputShape
-from vr_trt.engines.triton_plan import read_plan
-from vr_trt.engines.triton_stages import Shared, open_stage
+from vr_trt.engines.triton_generator import TritonGenerator
+from vr_trt.engines.triton_memory import card_bytes
+from vr_trt.engines.triton_plan import read_plan, write_plan
+from vr_trt.engines.triton_stages import Shared, lay_out, open_stage
 from vr_trt.errors import ModelError
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.models import find_model_files
@@ -60,12 +64,56 @@ def test_a_plan_holds_the_folded_network(plan: Path) -> None:
 
 
 def test_a_plan_opens_as_a_stage(plan: Path) -> None:
-    stage = open_stage(plan, CPU)
+    stage = open_stage(plan, Shared.of([plan], torch.device("cpu")))
     assert {name: tuple(x.shape) for name, x in stage.inputs.items()} == {
         "noise": LATENT,
         "latent": LATENT,
     }
     assert {x.dtype for x in (*stage.inputs.values(), *stage.outputs.values())} == {torch.float16}
+
+
+def pictures_plan(plan: Path, path: Path, change: float = 0.0) -> Path:
+    """Of the same network for one latent, or of one that is a little different."""
+    found = read_plan(plan)
+    state = {**found.state, "patch_out.bias": found.state["patch_out.bias"] + change}
+    sizes = (*LATENT[:2], 1, *LATENT[3:])
+    write_plan(replace(found, stage="generator_image", sizes=sizes, state=state), path)
+    return path
+
+
+def opened_weights(shared: Shared, *plans: Path) -> list[Mapping[str, torch.Tensor]]:
+    stages = [open_stage(path, shared) for path in plans]
+    assert all(isinstance(stage, TritonGenerator) for stage in stages)
+    return [stage.weights for stage in stages if isinstance(stage, TritonGenerator)]
+
+
+@pytest.mark.parametrize("parts", [(), ("generator",)])
+def test_a_pictures_generator_has_the_weights_of_a_videos(
+    plan: Path, tmp_path: Path, parts: tuple[str, ...]
+) -> None:
+    image = pictures_plan(plan, tmp_path / "image")
+    shared = Shared.of([plan, image], torch.device("cpu"), parts)
+    video, picture = opened_weights(shared, plan, image)
+    assert {n: x.data_ptr() for n, x in video.items()} == {
+        n: x.data_ptr() for n, x in picture.items()
+    }
+    for name, tensor in read_plan(plan).state.items():
+        assert torch.equal(picture[name], tensor), name
+    assert shared.turns is not None
+    size = card_bytes(lay_out(read_plan(plan), None)).weights
+    assert len(shared.turns) == shared.rota.memory == (size if parts else 0)
+    if parts:
+        ours = shared.turns.untyped_storage().data_ptr()
+        assert {x.untyped_storage().data_ptr() for x in video.values()} == {ours}
+
+
+def test_other_weights_are_held_beside_them_or_refused(plan: Path, tmp_path: Path) -> None:
+    other = pictures_plan(plan, tmp_path / "image", change=0.25)
+    video, picture = opened_weights(Shared.of([plan, other], torch.device("cpu")), plan, other)
+    assert not torch.equal(video["patch_out.bias"], picture["patch_out.bias"])
+    turns = Shared.of([plan, other], torch.device("cpu"), ("generator",))
+    with pytest.raises(ModelError, match="generator_image has other weights .*: build both again"):
+        opened_weights(turns, plan, other)
 
 
 def test_bf16_is_rounded_once(plan: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER
 from vr_trt.engines.e4m3_graph import e4m3_tensors
 from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.triton_generator import TritonGenerator
 from vr_trt.engines.triton_plan import read_plan
 from vr_trt.engines.triton_products import E4m3Linear, check_device, quantised_state
 from vr_trt.engines.triton_stages import Shared, open_stage
@@ -78,8 +79,9 @@ def test_a_plan_holds_what_the_calibration_makes_of_the_network(
         torch.testing.assert_close(
             state[name].float(), tensor.float(), rtol=0, atol=0, equal_nan=True, msg=name
         )
-    stage = open_stage(tmp_path / "plan", Shared.of([], torch.device("cpu")))
-    linears = [m for m in stage._folded.modules() if isinstance(m, E4m3Linear)]  # type: ignore[attr-defined]
+    stage = open_stage(tmp_path / "plan", Shared.of([tmp_path / "plan"], torch.device("cpu")))
+    assert isinstance(stage, TritonGenerator)
+    linears = [m for m in stage._folded.modules() if isinstance(m, E4m3Linear)]
     assert len(linears) == 3 * 4 + 4 + 1 - 1
     assert {tuple(x.shape) for x in stage.inputs.values()} == {LATENT}
 

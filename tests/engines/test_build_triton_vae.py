@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER, CODERS
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.graphs import GraphRequest
+from vr_trt.engines.static_arena import row_bytes
 from vr_trt.engines.triton_card import CardBytes
 from vr_trt.engines.triton_compile import check_kernels
 from vr_trt.engines.triton_memory import card_bytes
@@ -112,12 +114,32 @@ def test_what_the_manifest_says_of_the_card_is_what_is_held(graphs: Path, tmp_pa
         card_bytes(open_stage(tmp_path / "plan", shared)),
     )
     assert planned == held and len(shared.memory) == planned.arena
-    states = sum(state.nbytes for state in shared.states["decode"].values())
+    states = row_bytes(shared.states["decode"].values())
     weights = sum(tensor.nbytes for tensor in plan.state.values())
     assert held.states == states and held.own > weights
     twice = replace(plan, sizes=(*plan.sizes[:3], 2 * plan.sizes[3], plan.sizes[4]))
     larger = card_bytes(lay_out(twice, None))
     assert 1.5 < larger.arena / planned.arena < 2.1 and 1.5 < larger.states / planned.states < 2.1
+
+
+def test_parts_that_take_turns_lie_in_one_piece(graphs: Path, tmp_path: Path) -> None:
+    """As large as the manifests say."""
+    stages = [f"{verb}_{call}" for verb in ("encode", "decode") for call in ("start", "step")]
+    facts = {s: build(graphs / f"{s}.onnx", tmp_path / s) for s in stages}
+    states = {s: CardBytes(**facts[s]["sm_90"]["card"]).states for s in stages}
+    shared = Shared.of([tmp_path / s for s in stages], CPU, ("decoder", "encoder"))
+    assert dict(shared.rota.sizes) == {
+        "encoder": states["encode_step"], "decoder": states["decode_step"]
+    }  # fmt: skip
+    assert shared.turns is not None and len(shared.turns) == max(states.values())
+    opened = [open_stage(tmp_path / s, shared) for s in stages]
+    first, size = shared.turns.data_ptr(), len(shared.turns)
+    for stage in opened:
+        for name in (n for n in stage.outputs if n.startswith("next.")):
+            x = stage.outputs[name]
+            assert first <= x.data_ptr() and x.data_ptr() + x.nbytes <= first + size
+    places = sorted((x.data_ptr(), x.nbytes) for x in shared.states["decode"].values())
+    assert all(at + size <= other for (at, size), (other, _) in pairwise(places))
 
 
 def test_other_graphs_are_refused(graphs: Path, tmp_path: Path) -> None:

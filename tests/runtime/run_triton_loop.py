@@ -110,7 +110,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv_sizes, "_INTERPRETED", {**conv_sizes._INTERPRETED, "BLOCK_M": 512})
     monkeypatch.setattr(group_norm, "_PIXELS", 512)
     opened = triton_session.open_device
-    monkeypatch.setattr(triton_session, "open_device", lambda plans: opened(plans, DEVICE))
+    monkeypatch.setattr(
+        triton_session, "open_device", lambda plans, parts: opened(plans, DEVICE, parts)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -137,12 +137,13 @@ def test_a_step_is_opened_before_its_start_leaves_states(
     """Capturing runs a stage, and both work on the same states."""
     opened: list[str] = []
 
-    def load(plan: Path, shared: object) -> TritonSession:
-        opened.append(plan.parent.name)
-        return TritonSession(Summing("cpu"), plan.parent.name)
+    def load(plan: Path, stage: str, device: object) -> TritonSession:
+        assert plan.parent.name == stage
+        opened.append(stage)
+        return TritonSession(Summing("cpu"), stage)
 
     monkeypatch.setattr(triton_session, "load", load)
-    monkeypatch.setattr(triton_session, "open_device", lambda plans: len(list(plans)))
+    monkeypatch.setattr(triton_session, "open_device", lambda plans, parts: len(list(plans)))
     about = About(
         source="tiny", profile="360p", canvas=Canvas(width=64, height=32, latents=6, step=1)
     )
