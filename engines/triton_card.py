@@ -16,6 +16,7 @@ from vr_trt.engines.memory_law import NETWORKS
 from vr_trt.engines.profiles import FRAMES_PER_LATENT
 from vr_trt.engines.rota import (
     GENERATOR,
+    NOBODY,
     PARTS,
     Rota,
     best_rota,
@@ -24,6 +25,11 @@ from vr_trt.engines.rota import (
     part_of,
 )
 from vr_trt.engines.selection import CPU, Selection
+
+_WITHOUT_COPIES = (
+    "choose a smaller --profile, or pip install cuda-python, which lets parts of the networks take "
+    "turns there"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +82,15 @@ def held_together(engines: Iterable[Engine], sm: int) -> Together | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """What may take turns in a run."""
+
+    parts: Mapping[str, int]  # with what each would bring, in bytes
+    able: bool  # whether what copies is installed
+    frames: int  # of the film, for every window of the generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TritonUse(CardUse):
     """A `CardUse` of a run of which parts may take turns on the card.
 
@@ -84,47 +99,45 @@ class TritonUse(CardUse):
     """
 
     whole: int  # bytes where nothing takes turns
-    parts: Mapping[str, int]  # that may, with what each would bring
+    turns: Turns
     rota: Rota
-    frames: int  # of the film, for every window of the generator
 
     @classmethod
-    def of(cls, whole: int, usable: int, parts: Mapping[str, int], frames: int) -> "TritonUse":
-        rota = best_rota(parts, whole, usable)
-        advice = "choose a smaller --profile"
+    def of(cls, whole: int, usable: int, turns: Turns) -> "TritonUse":
+        rota, advice = best_rota(turns.parts, whole, usable), "choose a smaller --profile"
         if rota is None:
-            rota = least_rota(parts)
+            rota = least_rota(turns.parts)
             if rota.sizes:
-                advice = f"not even if {in_words(rota.sizes)} take turns there; {advice}"
+                advice += f"; {in_words(rota.sizes)} would take turns there already"
+        if rota.sizes and not turns.able:
+            rota, advice = NOBODY, _WITHOUT_COPIES
         return cls(
             needed=whole - rota.spared, usable=usable, advice=advice,
-            whole=whole, parts=parts, rota=rota, frames=frames,
+            whole=whole, turns=turns, rota=rota,
         )  # fmt: skip
 
     def with_more(self, size: int) -> "TritonUse":
-        return self.of(self.whole + size, self.usable, self.parts, self.frames)
+        return self.of(self.whole + size, self.usable, self.turns)
 
     @property
     def moved(self) -> int:
         """Bytes over the bus for every frame, beside the frames."""
-        return self.rota.moved // self.frames
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turns:
-    """What may take turns in a run."""
-
-    able: bool  # whether what copies is there
-    overlap: int  # latents of a window that come again in the next
+        return self.rota.moved // self.turns.frames
 
 
 def triton_use(
-    model: str, selection: Selection, settings: Settings, card: tuple[int, int], turns: Turns
+    model: str,
+    selection: Selection,
+    settings: Settings,
+    card: tuple[int, int],
+    overlap: int,
+    able: bool = True,
 ) -> CardUse | None:
     """Of a card by a run of which some networks, or all, are on triton.
 
-    `card`: its compute capability and its bytes. `settings` are those of the networks that TensorRT
-    runs. None where it is not known.
+    `settings` are those of the networks that TensorRT runs; `card`: its compute capability and its
+    bytes; `overlap`: latents that windows share; `able`: whether parts can take turns. None where it
+    is not known.
     """
     sm, memory = card
     every = selection.engines
@@ -135,6 +148,6 @@ def triton_use(
     rest = CONTEXT_BYTES + picture_bytes(selection.canvas)
     if others:
         rest = budget(NETWORKS[model], selection.canvas, settings, others).peak
-    frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - turns.overlap)
-    parts = held.parts if turns.able else {}
-    return TritonUse.of(held.bytes + rest, int(memory * USABLE), parts, frames)
+    frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - overlap)
+    turns = Turns(parts=held.parts, able=able, frames=frames)
+    return TritonUse.of(held.bytes + rest, int(memory * USABLE), turns)

@@ -22,7 +22,7 @@ from vr_trt.engines.selection import (
     own_graphs,
     select,
 )
-from vr_trt.engines.triton_card import TritonUse, Turns, triton_use
+from vr_trt.engines.triton_card import TritonUse, triton_use
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
 from vr_trt.runtime.card_rings import usual_rings
@@ -226,8 +226,8 @@ def _card_use(wanted: Wanted, selection: Selection, machine: Machine) -> CardUse
         starts_stay=on_one_gpu(selection),
     )
     if "triton" in selection.backends.values() and machine.sm:
-        turns = Turns(able=_has_cuda_python(), overlap=wanted.profile.overlap)
-        return triton_use(model, selection, settings, (machine.sm, machine.memory), turns)
+        card, overlap = (machine.sm, machine.memory), wanted.profile.overlap
+        return triton_use(model, selection, settings, card, overlap, _has_cuda_python())
     beside = usual_rings if on_one_gpu(selection) else nothing_beside
     return card_use(model, selection.canvas, settings, machine.memory, beside)
 

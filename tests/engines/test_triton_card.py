@@ -13,7 +13,7 @@ from vr_trt.engines.graphs import NETWORK_STAGES
 from vr_trt.engines.memory_law import NETWORKS
 from vr_trt.engines.rota import NOBODY, PARTS
 from vr_trt.engines.selection import CPU, Selection, needed_stages
-from vr_trt.engines.triton_card import CardBytes, TritonUse, Turns, held_together, triton_use
+from vr_trt.engines.triton_card import CardBytes, TritonUse, held_together, triton_use
 
 CANVAS = Canvas(width=1280, height=720, latents=6, step=1)
 STAGES = needed_stages(cut=False)
@@ -87,8 +87,7 @@ def test_engines_of_before_take_no_turns_with_their_weights() -> None:
 
 def use(model: str, chosen: Selection, memory: int = MEMORY, **changes: Any) -> TritonUse | None:
     settings = changes.pop("settings", Settings(precision="bf16"))
-    turns = Turns(**{"able": True, "overlap": 2, **changes})
-    found = triton_use(model, chosen, settings, (90, memory), turns)
+    found = triton_use(model, chosen, settings, (90, memory), overlap=2, **changes)
     assert found is None or isinstance(found, TritonUse)
     return found
 
@@ -102,10 +101,8 @@ def test_all_on_triton() -> None:
     small = use("mine", chosen, 1 << 29)
     assert small is not None and not small.fits
     assert small.advice == (
-        "not even if encoder, generator and decoder take turns there; choose a smaller --profile"
+        "choose a smaller --profile; encoder, generator and decoder would take turns there already"
     )
-    unable = use("mine", chosen, 1 << 29, able=False)
-    assert unable is not None and unable.advice == "choose a smaller --profile"
 
 
 def test_parts_take_turns_where_they_must_and_rings_are_counted() -> None:
@@ -122,9 +119,10 @@ def test_parts_take_turns_where_they_must_and_rings_are_counted() -> None:
     assert later.moved == later.rota.moved // (4 * (CANVAS.latents - 2)) > 0
     assert later.with_more(-100) == first
     unable = use("mine", chosen, memory, able=False)
-    assert unable is not None and not unable.with_more(100).fits
+    assert unable is not None and unable.advice == "choose a smaller --profile"
+    assert not unable.with_more(100).fits and "cuda-python" in unable.with_more(100).advice
     most = first.with_more(1 << 20)
-    assert not most.fits and set(most.rota.sizes) == {*PARTS} and "not even if" in most.advice
+    assert not most.fits and set(most.rota.sizes) == {*PARTS} and "already" in most.advice
 
 
 def test_what_tensorrt_runs_beside_it_is_counted_by_its_law() -> None:
