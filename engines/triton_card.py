@@ -60,24 +60,34 @@ def held_together(engines: Iterable[Engine], sm: int) -> Together | None:
     """Of a run on all of `engines`; None where one of them does not say.
 
     A run may have every stage open: a picture among a film's shots opens the pictures' stages too.
-    Generators with the same weights hold them once.
     """
-    arena, own, parts = 0, 0, dict.fromkeys(PARTS, 0)
-    generators: dict[str, int] = {}  # bytes, by the weights
+    stages = []
     for engine in engines:
         found = stage_bytes(engine, sm)
         if found is None:
             return None
+        weights = f"{sorted(engine.spec.weights.items())} {engine.spec.precision}"
+        stages.append((engine.spec.stage, weights, found))
+    return add_up(stages)
+
+
+def add_up(stages: Iterable[tuple[str, str, CardBytes]]) -> Together:
+    """Of `stages`: the name, what tells its weights from others, its bytes.
+
+    Generators with the same weights hold them once.
+    """
+    arena, own, parts = 0, 0, dict.fromkeys(PARTS, 0)
+    generators: dict[str, int] = {}  # bytes, by the weights
+    for stage, weights, found in stages:
         arena, own = max(arena, found.arena), own + found.own - found.weights
-        part = part_of(engine.spec.stage)
+        part = part_of(stage)
         parts[part] = max(parts[part], found.states)
         if found.weights:
-            key = f"{sorted(engine.spec.weights.items())} {engine.spec.precision}"
-            generators[key] = max(found.weights, generators.get(key, 0))
-    weights = sum(generators.values())
-    held = arena + own + sum(parts.values()) + weights
+            generators[weights] = max(found.weights, generators.get(weights, 0))
+    brought = sum(generators.values())
+    held = arena + own + sum(parts.values()) + brought
     if len(generators) == 1:  # several of them cannot take turns in one place
-        parts[GENERATOR] += weights
+        parts[GENERATOR] += brought
     return Together(bytes=held, parts=parts)
 
 

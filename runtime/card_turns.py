@@ -11,7 +11,7 @@ Never executed by us on a GPU. Tests run it on a device that checks the order of
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from vr_trt.engines.rota import GENERATOR, Rota, part_of
+from vr_trt.engines.rota import GENERATOR, Rota, in_words, part_of
 from vr_trt.errors import MemoryBudgetError
 from vr_trt.runtime.cuda import Device, PageLocked
 
@@ -37,7 +37,10 @@ class CardTurns:
                     mirrors[part] = device.page_locked(found.size)
         except MemoryBudgetError:
             self.close()
-            raise
+            raise MemoryBudgetError(
+                f"{in_words(rota.sizes)} take turns on the card, and the host cannot page-lock the "
+                f"{rota.mirrors >> 20} MiB for that: free some memory, or choose a smaller --profile"
+            ) from None
 
     def close(self) -> None:
         """Wait for the networks' stream and give the host's memory back. Safe to call twice."""

@@ -84,7 +84,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, sizes: Siz
             return TritonDevice(shared)
         assert shared.turns is not None
         turns = CardTurns(device, stream, loan.address(shared.turns), shared.rota)
-        return _Synchronized(shared, turns)
+        return Synchronized(shared, turns)
 
     def open_stage(plan: Path, shared: Shared) -> GraphStage:
         """As a CUDA graph is captured: what lies in the states then is lost."""
@@ -103,7 +103,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, sizes: Siz
     monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
 
 
-class _Synchronized(TritonDevice):
+class Synchronized(TritonDevice):
     """What the host feeds is done at once, on PyTorch's own memory: copies must be, too."""
 
     def enter(self, stage: str) -> Enter:

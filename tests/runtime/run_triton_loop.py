@@ -4,6 +4,7 @@ Run by test_triton_loop, see kernel_runs: in the interpreter on a device that ch
 what it is asked, or on a GPU, where that has never been executed.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,12 @@ from tests.device_runs import YUV10, Setting, assert_equal, restored
 from tests.engine_graphs import make_spec
 from tests.kernel_runs import DEVICE
 from tests.networks import loud_weights, normal
+from tests.triton_runs import Synchronized
 from tests.triton_stand_in import Loan, recorded_stages
 
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.profiles import Profile
+from vr_trt.engines.rota import PARTS
 from vr_trt.engines.triton_plan import DTYPES, TritonPlan, write_plan
 from vr_trt.export.config import VaeConfig, generator_3b_style
 from vr_trt.export.export_model import Precision
@@ -27,6 +30,7 @@ from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.vae import VIDEO
 from vr_trt.kernels import conv_sizes, group_norm
 from vr_trt.runtime import triton_loop, triton_pixels, triton_session
+from vr_trt.runtime.card_turns import CardTurns
 from vr_trt.runtime.device_loop import device_stages
 from vr_trt.runtime.device_stages import DeviceStages
 from vr_trt.runtime.host_stages import HostStages
@@ -34,18 +38,22 @@ from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import PixelStages
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.triton_pixels import open_way, pixel_work
+from vr_trt.runtime.triton_session import TritonDevice
 
 PRECISION: Precision = "bf16"
 VAE = VaeConfig(channels=(8, 8, 8, 8), encoder_resnets=1, decoder_resnets=1, groups=4)
 GENERATOR = generator_3b_style(
     width=32, heads=1, head_width=32, layers=2, text_width=6, shared_from=1
 )
-SHORT, LONG = 5, 9  # frames: one call of either coder and one window, or two of each
+# Frames: one call of either coder and one window, two of each, or three.
+SHORT, LONG, LONGER = 5, 9, 13
 
 
 @dataclass(kw_only=True)
 class RealSetting(Setting):
     """A film on plans of small networks, which lie in `folder`, a folder for each stage."""
+
+    turns: Collection[str] = ()  # parts that take turns on the device
 
     @property
     def profile(self) -> Profile:
@@ -77,7 +85,7 @@ class RealSetting(Setting):
         )  # fmt: skip
         write_plan(plan, self.folder / stage / "plan")
 
-    def model(self) -> Model:
+    def model(self, turns: Collection[str] = ()) -> Model:
         canvas = Canvas(
             width=self.canvas.padded_w, height=self.canvas.padded_h,
             latents=self.profile.window_latents, step=1,
@@ -86,16 +94,17 @@ class RealSetting(Setting):
         spec = partial(make_spec, backend="triton", precision=PRECISION)
         stages = [folder.name for folder in self.folder.iterdir()]
         pictures = {f"{v}_image": f"{v}_start" for v in ("encode", "decode")}  # are not opened
-        return Model.of_engines({
+        engines = {
             stage: Engine(
                 folder=self.folder / pictures.get(stage, stage), spec=spec(stage=stage),
                 about=about, files={},
             )
             for stage in (*stages, *pictures)
-        })  # fmt: skip
+        }  # fmt: skip
+        return Model.of_engines(engines, turns=turns)
 
     def stages(self) -> DeviceStages:
-        return device_stages(self.model(), self.way, self.profile, seed=7)
+        return device_stages(self.model(self.turns), self.way, self.profile, seed=7)
 
     def host_stages(self) -> HostStages:
         way = self.way
@@ -124,20 +133,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def on_recorded_device(setting: RealSetting, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's device is the setting's from now on, and PyTorch's memory is lent to it."""
-    stream = setting.device.stream()
+    stream, loan = setting.device.stream(), Loan(setting.device)
+    opened = triton_session.open_device
+
+    def open_device(plans: Iterable[Path], parts: Collection[str]) -> TritonDevice:
+        found = opened(plans, parts=parts)
+        if not parts:
+            return found
+        assert found.shared.turns is not None
+        address = loan.address(found.shared.turns)
+        turns = CardTurns(setting.device, stream, address, found.shared.rota)
+        return Synchronized(found.shared, turns)
+
+    monkeypatch.setattr(triton_session, "open_device", open_device)
     on_cpu = lambda frames, bits, **_: pixel_work(frames, bits, device="cpu")
     monkeypatch.setattr(triton_pixels, "pixel_work", on_cpu)
     monkeypatch.setattr(triton_loop, "cuda_device", lambda: setting.device)
-    monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(Loan(setting.device)))
+    monkeypatch.setattr(triton_loop, "LoopedStage", recorded_stages(loan))
     monkeypatch.setattr(triton_loop.TritonLoop, "stream", property(lambda loop: stream))
 
 
 CHOICES: list[tuple[int, dict[str, Any]]] = [
     (LONG, {"correction": "wavelet"}),
     (SHORT, {"correction": "lab", "pixel": YUV10}),
+    (LONGER, {"correction": "none", "turns": PARTS}),
 ]
 if DEVICE == "cuda":
     CHOICES += [(LONG, {"correction": "adain"}), (120, {"correction": "none"})]
+    CHOICES += [(120, {"turns": ("encoder", "decoder")}), (120, {"turns": PARTS})]
 
 
 @pytest.mark.parametrize(("count", "choices"), CHOICES, ids=str)
