@@ -34,7 +34,10 @@ STEP = 0.05  # of an fp8 input: 22 at most
 BY_TAPS = f"{OURS}, by taps"
 # Two frames a program, in 224 KiB of shared memory.
 PAIRED = {"FRAMES": 2, "BLOCK_M": 128, "BLOCK_N": 128, "PARTS": 4, "num_warps": 8, "num_stages": 2}
-LIMIT = 5e-3  # a step of bf16; fp8's products are exact, its inputs are what they are
+LIMIT = 5e-3  # a step of bf16
+# E4M3's inputs are what they are and products exact; of the sums sm_90 keeps about 14 bits, with which
+# 2 % were lost elsewhere over K = 4096. Rounding the inputs to E4M3 costs 3 to 4 %.
+FP8_LIMIT = 2e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +242,7 @@ def case(label: str, layer: Layer, timed: bool) -> Case:
         kernel="conv3d",
         importance=layer.importance,
         work=layer.work,
-        limit=LIMIT,
+        limit=FP8_LIMIT if layer.fp8 else LIMIT,
         make=make(layer),
         reference=reference,
         ways={
