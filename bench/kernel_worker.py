@@ -2,9 +2,10 @@
 
     python -m vr_trt.bench.kernel_worker DEVICE [--small] [MODULE ...]
 
-With --small Triton interprets. It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
-{"case": name, "way": name, "do": "check" | "time" | "try", "options": block sizes to try}. It catches nothing: a failure ends it, the
-last line of standard error is the reason, and `kernel_run` starts another for the rest.
+With --small Triton interprets. It first writes the cards of the modules' cases, then waits for
+tasks: {"ceiling": name}, or {"case": name, "way": name, "do": "check" | "time" | "try", "options":
+block sizes to try}. It catches nothing but what Triton says of block sizes to try: a failure ends it,
+the last line of standard error is the reason, and `kernel_run` starts another for the rest.
 """
 
 import json
@@ -22,6 +23,7 @@ from vr_trt.bench.timing import CEILINGS, measure
 from vr_trt.kernels.tuning import capability_of
 
 CHECK_SEED, TIME_SEED = 1, 2
+_LONGEST = 300  # letters of a compiler's words
 
 
 class Worker:
@@ -43,7 +45,7 @@ class Worker:
             return self._check(case, task["way"])
         if task["do"] == "try":
             assert case.tunable is not None
-            return self._time(case, case.tunable.way(task["options"]))
+            return self._try(case, case.tunable.way(task["options"]))
         return self._time(case, case.ways[task["way"]])
 
     def _prepare(self, case: Case, seed: int) -> None:
@@ -69,6 +71,15 @@ class Worker:
         given = case.ways[way](self._inputs)()
         torch.use_deterministic_algorithms(False)
         return self._verdict(case, given)
+
+    def _try(self, case: Case, way: Way) -> dict[str, Any]:
+        """Sizes that do not compile or do not fit harm nothing: a new process would cost more."""
+        from triton import TritonError  # not before it is decided whether Triton interprets
+
+        try:
+            return self._time(case, way)
+        except TritonError as error:
+            return {"right": False, "why": " ".join(str(error).split())[:_LONGEST]}
 
     def _time(self, case: Case, way: Way) -> dict[str, Any]:
         self._prepare(case, TIME_SEED)

@@ -52,7 +52,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str:
-    """The commit of the checkout, with a + if it has changes; empty outside of one."""
+    """The commit of the checkout, with a + if it has changes; outside of one VR_TRT_COMMIT, if any."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(
@@ -62,6 +62,6 @@ def _commit() -> str:
             text=True,
             check=True,
         )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    except (OSError, subprocess.CalledProcessError):  # a copy without its history
+        return os.environ.get("VR_TRT_COMMIT", "")
     return commit.stdout.strip()

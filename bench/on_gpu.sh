@@ -10,7 +10,7 @@
 # bench.txt, kernels.log, kernels.txt and kernels.json. Each part has its own time and may fail by
 # itself; the last line of the output is JSON all the same, and says whether tests or benchmark did.
 # TESTS_SECONDS, WARM_SECONDS and BENCH_SECONDS change how long a part may take; MODULES, what is
-# measured.
+# measured; VR_TRT_COMMIT, of which commit this is, where the checkout came without its history.
 # SMALL=1 tries the script without a GPU, in Triton's interpreter.
 set -u
 cd "$(dirname "$0")/.."
@@ -28,7 +28,7 @@ if "$python" -c 'import pytest' 2>/dev/null; then
   # pyproject.toml ask for plugins that need not be there.
   "$python" -c 'import xdist' 2>/dev/null && workers="-n 12" || workers=""
   folders="tests/kernels tests/engines"
-  "$python" -c 'import av' 2>/dev/null && folders="$folders tests/runtime"
+  "$python" -c 'import av' 2>/dev/null && folders="$folders $(echo tests/runtime/run_triton_*.py)"
   # A file that needs a package which is not here must not take the others with it.
   # shellcheck disable=SC2086  # words or none
   VR_TRT_KERNELS_ON=$on timeout --signal=INT --kill-after=10 "${TESTS_SECONDS:-100}" \

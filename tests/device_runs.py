@@ -112,6 +112,8 @@ class Setting:
         gpu = present_gpu()
         assert gpu is not None
         backend = BACKEND if gpu.sm in find_builder(BACKEND).targets else "tensorrt"
+        if lacking := find_builder(backend).available():
+            pytest.skip(lacking)
         model = self.model()
         model._backends = dict.fromkeys(model.manifest.stages, backend)
         model._plans = {

@@ -19,6 +19,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":  # on a GPU's machine nothing but 
     from tests.interpreter import narrow_floats
 
     narrow_floats()
+torch.backends.cudnn.allow_tf32 = False  # what we compare with is no coarser than what it says
 HALVES = (torch.float16, torch.bfloat16)
 FLOATS = (torch.float32, *HALVES)
 

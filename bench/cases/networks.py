@@ -48,8 +48,16 @@ def half(device: str) -> torch.dtype:
     return torch.bfloat16 if device == "cuda" else torch.float16
 
 
+def poisoned(out: Tensor) -> Tensor:
+    """`out` filled with NaN, codes with zeros: what an earlier way left there is no result of this."""
+    return out.fill_(torch.nan if out.is_floating_point() else 0)
+
+
 def captured(run: Callable[[], None], result: Tensor) -> Call:
-    """`run`, which fills `result`, as one CUDA graph; as it is where there is no GPU."""
+    """`run`, which fills `result`, as one CUDA graph; as it is where there is no GPU.
+
+    What filled it before the first call is gone: only what the graph writes counts.
+    """
     run()  # compiles what there is to compile
     replay = run
     if result.is_cuda:
@@ -58,6 +66,7 @@ def captured(run: Callable[[], None], result: Tensor) -> Call:
         with torch.cuda.graph(graph):
             run()
         replay = graph.replay
+    poisoned(result)
 
     def call() -> Tensor:
         replay()

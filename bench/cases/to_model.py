@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
+from vr_trt.bench.cases.networks import poisoned
 from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToModelSub
@@ -61,7 +62,8 @@ def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[
 
     def ours(given: Inputs) -> Callable[[], Tensor]:
         convert = ToModel(given.tables, given.out.device, options)
-        return lambda: convert(*given.planes, given.out, given.clip.shift)
+        out = poisoned(given.out)
+        return lambda: convert(*given.planes, out, given.clip.shift)
 
     return ours
 

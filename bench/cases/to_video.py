@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way, relative_rms
+from vr_trt.bench.cases.networks import poisoned
 from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToVideoSub
@@ -57,6 +58,8 @@ def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[
 
     def ours(given: Inputs) -> Callable[[], Planes]:
         convert = ToVideo(given.tables, given.x.device, options)
+        for plane in given.planes:
+            poisoned(plane)
 
         def call() -> Planes:
             convert(given.x, *given.planes, given.clip.shift)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
+from vr_trt.bench.cases.networks import poisoned
 from vr_trt.bench.cases.pixels import Clip, compiled, eager
 from vr_trt.bench.roofline import Work
 from vr_trt.export.colour_fix import Wavelet as WaveletModule
@@ -63,7 +64,8 @@ def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[
 
     def ours(given: Inputs) -> Callable[[], Tensor]:
         correct = Wavelet(*given.clip.out, given.out.device, options)
-        return lambda: correct(given.restored, given.reference, given.out, given.room)
+        out, room = poisoned(given.out), poisoned(given.room)
+        return lambda: correct(given.restored, given.reference, out, room)
 
     return ours
 

@@ -6,7 +6,7 @@ packs all windows and uses its variable-length flash attention.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable
-from vr_trt.bench.cases.networks import half
+from vr_trt.bench.cases.networks import half, poisoned
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
 from vr_trt.export.window_attention import (
@@ -96,6 +96,9 @@ def ours_with(
     def ours(given: Inputs) -> Callable[[], tuple[Tensor, ...]]:
         plan = window_plan(given.spec, given.video.device, sizes)
         buffers = AttentionBuffers.like(given.video, plan)
+        for field in fields(AttentionBuffers):
+            if isinstance(room := getattr(buffers, field.name), Tensor):
+                poisoned(room)
         return lambda: _both(window_attention(given.video, given.text, given.norm, plan, buffers))
 
     return ours

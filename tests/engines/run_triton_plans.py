@@ -28,7 +28,6 @@ from vr_trt.runtime.model import Model
 from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import DecodeStream, EncodeStream
 
-torch.backends.cudnn.allow_tf32 = False  # what we compare with
 LARGEST_RATIO = 1.2  # of our error to PyTorch's own in the same precision
 PRECISION: Precision = "bf16"
 DTYPE = DTYPES[PRECISION]

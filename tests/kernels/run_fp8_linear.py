@@ -10,7 +10,12 @@ from vr_trt.kernels.fp8_linear import fp8_linear, fp8_linear_reference
 FP8 = torch.float8_e4m3fn
 # Rows, outputs, inputs: one of each least; odd; whole tiles; more than one tile each way, ragged.
 SIZES = [(1, 1, 16), (3, 17, 48), (128, 128, 128), (131, 260, 272), (300, 16, 1040)]
-STEP = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+# In fp32 what sm_90 loses within SUM_K elements of K shows: it keeps about 14 bits of E4M3's sums.
+STEP = {
+    torch.float32: 1e-5 if DEVICE == "cpu" else 5e-4,
+    torch.float16: 1e-3,
+    torch.bfloat16: 8e-3,
+}
 
 
 def given(

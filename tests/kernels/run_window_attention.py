@@ -146,7 +146,7 @@ def test_outputs_end_in_fp8_where_they_have_a_scale(both: bool) -> None:
     for given, wide, scale in zip(ours, wanted, scales, strict=True):
         assert given is not None and wide is not None
         if given.dtype == torch.float16:
-            assert torch.equal(given, wide)
+            torch.testing.assert_close(given, wide, rtol=2**-10, atol=1e-6)  # a step
             continue
         expected = quantised_reference(wide, scale).float()
         off = (given.float() - expected).abs() > 0
