@@ -26,7 +26,7 @@ from vr_trt.engines.build_tensorrt_rtx import BUILDER
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.onnx_file import read_onnx
 from vr_trt.engines.profiles import find_profile
-from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.spec import EngineSpec
 from vr_trt.export.config import GENERATOR_3B, GENERATOR_7B, VAE
 from vr_trt.export.export_model import DTYPES, Precision
 from vr_trt.export.folded_generator import FoldedGenerator
@@ -140,7 +140,7 @@ def _built(case: Case, stage: str, path: Path, folder: Path) -> dict[str, Any]:
         weights={},
         stage=stage,
         onnx=graph.sha256,
-        shapes={n: InputShape.exactly(sizes) for n, sizes in graph.inputs.items() if sizes},
+        shapes={n: sizes for n, sizes in graph.inputs.items() if sizes},
         precision=case.precision,
         backend=BUILDER.name,
         backend_version=BUILDER.version(),
@@ -155,7 +155,7 @@ def _built(case: Case, stage: str, path: Path, folder: Path) -> dict[str, Any]:
     return {
         "device_bytes": facts["device_bytes"],
         "weight_bytes": facts["weight_bytes"],
-        "graph_weight_bytes": graph.size.weights,
+        "graph_weight_bytes": graph.weight_bytes,
     }
 
 

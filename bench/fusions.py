@@ -18,7 +18,7 @@ import torch
 from vr_trt.engines.build_tensorrt_rtx import BUILDER
 from vr_trt.engines.onnx_file import read_onnx
 from vr_trt.engines.plan_report import PlanReport, report_plan
-from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.spec import EngineSpec
 from vr_trt.export.config import VAE, generator_3b_style, generator_7b_style
 from vr_trt.export.export_model import DTYPES
 from vr_trt.export.fold_generator import fold_generator
@@ -62,7 +62,7 @@ def build(stage: Trace, folder: Path, precision: str, sm: int) -> PlanReport:
         weights={},
         stage=stage.name,
         onnx="",
-        shapes={n: InputShape.exactly(s) for n, s in read_onnx(graph).inputs.items() if s},
+        shapes={n: s for n, s in read_onnx(graph).inputs.items() if s},
         precision=precision,
         backend=BUILDER.name,
         backend_version=BUILDER.version(),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vr_trt.engines.build_process import Built, build_in_process
-from vr_trt.engines.builder import Builder, GraphSize, find_builder
+from vr_trt.engines.builder import Builder, find_builder
 from vr_trt.engines.cache import About, Canvas, Engine, EngineCache, seal
 from vr_trt.engines.child import Moment
 from vr_trt.engines.graphs import STAGES, GraphRequest, Graphs, find_graphs
 from vr_trt.engines.host_memory import available_bytes
 from vr_trt.engines.onnx_file import OnnxFile
-from vr_trt.engines.spec import Change, EngineSpec, InputShape
+from vr_trt.engines.spec import Change, EngineSpec
 from vr_trt.engines.store import CACHE_VARIABLE, writing
 from vr_trt.errors import MemoryBudgetError, ModelError
 
@@ -135,7 +135,7 @@ def _spec(
     for name, sizes in graph.inputs.items():
         if sizes is None:
             raise ModelError(f"{graph.path}: the size of its input {name} is not fixed")
-        shapes[name] = InputShape.exactly(sizes)
+        shapes[name] = sizes
     targets, flags = asked
     return EngineSpec(
         model=graphs.model,
@@ -200,7 +200,7 @@ class _Stage:
 
     def _built(self) -> Engine:
         spec = self.spec
-        estimate = self.job.builder.estimate_memory(spec, self.graph.size)
+        estimate = self.job.builder.estimate_memory(spec, self.graph.weight_bytes)
         self._refuse_what_does_not_fit(estimate)
         with self.cache.store.publishing(spec.folder_name) as folder:
             built = build_in_process(
@@ -249,7 +249,7 @@ class _Stage:
                 f"{_size(estimate)} of memory and {_size(free)} are free: "
                 f"{self._what_fits(free)}"
             )
-        disk = int(self.graph.size.weights * _PLAN_PER_WEIGHT) + _SPARE_DISK
+        disk = int(self.graph.weight_bytes * _PLAN_PER_WEIGHT) + _SPARE_DISK
         root = self.cache.store.root
         while not root.exists():
             root = root.parent
@@ -261,9 +261,8 @@ class _Stage:
             )
 
     def _what_fits(self, free: int) -> str:
-        weights = self.graph.size.weights
         for precision, size in _BYTES.items():
-            smaller = GraphSize(weights=weights * size // _BYTES[self.spec.precision])
+            smaller = self.graph.weight_bytes * size // _BYTES[self.spec.precision]
             if self.job.builder.estimate_memory(self.spec, smaller) <= free:
                 return f"--precision {precision} would fit"
         return "free memory, or build on a larger machine: the engine can be copied"

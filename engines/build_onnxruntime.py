@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.builder import BuildReport, Progress
 from vr_trt.engines.chips import check_precision
 from vr_trt.engines.onnx_file import data_files
 from vr_trt.engines.spec import EngineSpec
@@ -60,8 +60,8 @@ class OnnxRuntimeBuilder:
             raise ModelError(f"onnxruntime has no option {next(iter(options))!r}: leave it out")
         return {}
 
-    def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
-        return int(BASE_BYTES + WEIGHT_COPIES * size.weights)
+    def estimate_memory(self, spec: EngineSpec, weights: int) -> int:
+        return int(BASE_BYTES + WEIGHT_COPIES * weights)
 
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress

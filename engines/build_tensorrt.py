@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.builder import BuildReport, Progress
 from vr_trt.engines.chips import CHIPS, check_chip
 from vr_trt.engines.local_gpu import present_gpu
 from vr_trt.engines.spec import EngineSpec
@@ -110,8 +110,8 @@ class TensorRtBuilder:
             flags["triton"] = version("triton")  # compiles them
         return flags
 
-    def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
-        return int(_BASE_BYTES + _WEIGHT_COPIES * size.weights)
+    def estimate_memory(self, spec: EngineSpec, weights: int) -> int:
+        return int(_BASE_BYTES + _WEIGHT_COPIES * weights)
 
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
@@ -129,7 +129,7 @@ class TensorRtBuilder:
         allow_unfused_attention(network, trt)
         config = builder.create_builder_config()
         configure(config, options)
-        set_shapes(builder, network, config, spec.shapes)
+        set_shapes(network, spec.shapes)
         parsed = time.monotonic()
         progress("measuring kernels")
         plan, timings = _build_plan(builder, network, config, options)

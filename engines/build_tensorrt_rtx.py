@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.builder import BuildReport, Progress
 from vr_trt.engines.chips import CHIPS, check_chip, listed
 from vr_trt.engines.spec import EngineSpec
 from vr_trt.engines.tensorrt_network import (
@@ -80,11 +80,11 @@ class TensorRtRtxBuilder:
             flags[name] = value
         return flags
 
-    def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
+    def estimate_memory(self, spec: EngineSpec, weights: int) -> int:
         # The parser keeps the weights, lowering copies them, and the plan holds them once more.
         # Activations are never allocated: nothing runs.
         copies = FP8_COPIES if spec.precision == "fp8" else WEIGHT_COPIES
-        return int(BASE_BYTES + copies * size.weights)
+        return int(BASE_BYTES + copies * weights)
 
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
@@ -101,7 +101,7 @@ class TensorRtRtxBuilder:
         allow_unfused_attention(network, tensorrt_rtx)
         config = builder.create_builder_config()
         _configure(config, tensorrt_rtx, spec)
-        set_shapes(builder, network, config, spec.shapes)
+        set_shapes(network, spec.shapes)
         parsed = time.monotonic()
         progress("building")
         plan = builder.build_serialized_network(network, config)

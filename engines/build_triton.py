@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_trt.engines.builder import BuildReport, GraphSize, Progress
+from vr_trt.engines.builder import BuildReport, Progress
 from vr_trt.engines.chips import check_chip
 from vr_trt.engines.fp8_vae import Fp8Vae
 from vr_trt.engines.graphs import NETWORK_STAGES, WHOLE
@@ -86,8 +86,8 @@ class TritonBuilder:
             return {}
         return {FP8_VAE: Fp8Vae.read(Path(options[FP8_VAE])).as_flag()}
 
-    def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
-        return int(BASE_BYTES + WEIGHT_COPIES * size.weights)
+    def estimate_memory(self, spec: EngineSpec, weights: int) -> int:
+        return int(BASE_BYTES + WEIGHT_COPIES * weights)
 
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
@@ -133,7 +133,7 @@ def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
         stage=spec.stage,
         config=generator if is_generator else vae,
         precision=spec.precision,
-        sizes=spec.shapes[source].best,
+        sizes=spec.shapes[source],
         state=_tensors(graph, spec, onnx_path),
         stream=1.0 if epsilon is None else (epsilon / vae.norm_eps) ** 0.5,
     )

@@ -18,14 +18,6 @@ Progress = Callable[[str], None]  # hears in a few words what the builder does n
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GraphSize:
-    """What a build's memory depends on, in bytes."""
-
-    weights: int
-    activations: int = 0  # the largest tensor between two nodes, where it is known
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class BuildReport:
     """What a builder says of the plan it made; goes into the manifest."""
 
@@ -71,8 +63,8 @@ class Builder(Protocol):
         ModelError for an option that it does not have. The result is the spec's `flags`.
         """
 
-    def estimate_memory(self, spec: EngineSpec, size: GraphSize) -> int:
-        """Bytes of host memory at the peak of a build, by measured factors."""
+    def estimate_memory(self, spec: EngineSpec, weights: int) -> int:
+        """Bytes of host memory at the peak of a build with so many bytes of weights."""
 
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
@@ -97,18 +89,8 @@ BACKENDS = tuple(_MODULES)
 
 
 def find_builder(name: str) -> Builder:
-    """The builder called `name`: its module's `BUILDER`.
-
-    ModelError lists the names there are, or says that one has no builder yet.
-    """
+    """The builder called `name`: its module's `BUILDER`; ModelError lists the names there are."""
     if name not in _MODULES:
         raise ModelError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
-    try:
-        builder: Builder = import_module(_MODULES[name]).BUILDER
-    except ModuleNotFoundError as error:
-        if error.name != _MODULES[name]:
-            raise
-        raise ModelError(
-            f"this version cannot build for {name}: choose tensorrt-rtx or onnxruntime"
-        ) from None
+    builder: Builder = import_module(_MODULES[name]).BUILDER
     return builder

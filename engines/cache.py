@@ -8,10 +8,9 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -198,12 +197,7 @@ class EngineCache:
 def seal(folder: Path, spec: EngineSpec, about: About) -> Engine:
     """Describe the files that a build left in `folder`, all of them, in its manifest."""
     hashes = {p.name: hash_file(p) for p in sorted(folder.iterdir()) if p.name != LOG}
-    made = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-    about = About(**{**_fields(about), "made": made})
-    engine = Engine(folder=folder, spec=spec, about=about, files=hashes)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    engine = Engine(folder=folder, spec=spec, about=replace(about, made=made), files=hashes)
     engine.write()
     return engine
-
-
-def _fields(about: About) -> dict[str, Any]:
-    return {name: getattr(about, name) for name in about.__dataclass_fields__}

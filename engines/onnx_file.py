@@ -8,7 +8,6 @@ from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vr_trt.engines.builder import GraphSize
 from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
@@ -24,7 +23,7 @@ class OnnxFile:
     path: Path
     sha256: str  # of the graph and of its data
     inputs: dict[str, Sizes | None]  # None where a size is not fixed
-    size: GraphSize
+    weight_bytes: int
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -43,7 +42,9 @@ def read_onnx(path: Path) -> OnnxFile:
         path=path,
         sha256=whole.hexdigest(),
         inputs={v.name: _sizes(v) for v in graph.input if v.name not in weights},
-        size=GraphSize(weights=_weight_bytes(graph), activations=_largest_tensor(graph)),
+        weight_bytes=sum(
+            _bytes(list(tensor.dims), tensor.data_type) for tensor in graph.initializer
+        ),
     )
 
 
@@ -85,20 +86,9 @@ def _external(graph: "GraphProto") -> Iterator[dict[str, str]]:
             yield {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _weight_bytes(graph: "GraphProto") -> int:
-    return sum(_bytes(list(t.dims), t.data_type) for t in graph.initializer)
-
-
-def _largest_tensor(graph: "GraphProto") -> int:
-    found = [(_sizes(v), v.type.tensor_type.elem_type) for v in (*graph.value_info, *graph.output)]
-    return max((_bytes(list(sizes), kind) for sizes, kind in found if sizes is not None), default=0)
-
-
 def _bytes(sizes: list[int], kind: int) -> int:
     from onnx import helper
 
-    if not kind:
-        return 0
     return reduce(mul, sizes, helper.tensor_dtype_to_np_dtype(kind).itemsize)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from vr_trt.engines.build_process import build_in_process
 from vr_trt.engines.builder import find_builder
 from vr_trt.engines.cache import About, Canvas, Engine, EngineCache, seal
-from vr_trt.engines.spec import EngineSpec, InputShape, Sizes
+from vr_trt.engines.spec import EngineSpec, Sizes
 from vr_trt.errors import ModelError
 from vr_trt.export.weights_hashes import hash_file
 
@@ -27,7 +27,7 @@ def pixel_spec(graph: Path, shapes: Mapping[str, Sizes], backend: str, sm: int) 
         weights={},
         stage=graph.stem,
         onnx=hash_file(graph),
-        shapes={name: InputShape.exactly(tuple(sizes)) for name, sizes in shapes.items()},
+        shapes={name: tuple(sizes) for name, sizes in shapes.items()},
         precision="fp32",
         backend=backend,
         backend_version=builder.version(),
@@ -54,6 +54,6 @@ def pixel_engine(graph: Path, spec: EngineSpec) -> Engine:
 
 
 def _about(spec: EngineSpec, seconds: float) -> About:
-    sizes = spec.shapes["x" if "x" in spec.shapes else "y"].best
+    sizes = spec.shapes["x" if "x" in spec.shapes else "y"]
     canvas = Canvas(width=sizes[-1], height=sizes[-2], latents=0, step=0)
     return About(source=MODEL, profile="", canvas=canvas, seconds={"all": seconds})

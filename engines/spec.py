@@ -12,45 +12,6 @@ DIGEST_LETTERS = 12  # of the digest, in a folder's name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class InputShape:
-    """The sizes an engine takes at one input; all three are equal where only one size is built."""
-
-    least: Sizes
-    best: Sizes  # what the builder optimises for
-    most: Sizes
-
-    def __post_init__(self) -> None:
-        if not len(self.least) == len(self.best) == len(self.most):
-            raise ValueError(f"ranks differ: {self.least}, {self.best}, {self.most}")
-        bounds = zip(self.least, self.best, self.most, strict=True)
-        if not all(0 < least <= best <= most for least, best, most in bounds):
-            raise ValueError(f"sizes out of order: {self.least}, {self.best}, {self.most}")
-
-    @classmethod
-    def exactly(cls, sizes: Sizes) -> Self:
-        """One size only."""
-        return cls(least=sizes, best=sizes, most=sizes)
-
-    @property
-    def is_static(self) -> bool:
-        return self.least == self.most
-
-    def as_json(self) -> list[Any]:
-        """`[2, 3]`, or least, best and most: `[[1, 3], [2, 3], [4, 3]]`."""
-        every = [self.best] if self.is_static else [self.least, self.best, self.most]
-        lists = [list(sizes) for sizes in every]
-        return lists[0] if self.is_static else lists
-
-    @classmethod
-    def from_json(cls, content: list[Any]) -> Self:
-        """What `as_json` wrote; ValueError or TypeError for anything else."""
-        if not all(isinstance(item, list) for item in content) or not content:
-            return cls.exactly(_sizes(content))
-        least, best, most = (_sizes(item) for item in content)
-        return cls(least=least, best=best, most=most)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
     """Everything that decides the content of one stage's plan, and nothing else."""
 
@@ -58,7 +19,7 @@ class EngineSpec:
     weights: Mapping[str, str]  # file -> sha256
     stage: str
     onnx: str  # sha256 of the graph and of the data beside it
-    shapes: Mapping[str, InputShape]  # by input
+    shapes: Mapping[str, Sizes]  # by input: an engine is of one size
     precision: str
     backend: str
     backend_version: str
@@ -69,6 +30,8 @@ class EngineSpec:
     def __post_init__(self) -> None:
         if list(self.targets) != sorted(set(self.targets)):
             raise ValueError(f"targets {self.targets} must ascend")
+        if wrong := [name for name, sizes in self.shapes.items() if min(sizes, default=1) < 1]:
+            raise ValueError(f"input {wrong[0]} has no elements: {self.shapes[wrong[0]]}")
 
     def as_json(self) -> dict[str, Any]:
         """The form that is hashed and written to manifests."""
@@ -77,7 +40,7 @@ class EngineSpec:
             "weights": dict(self.weights),
             "stage": self.stage,
             "onnx": self.onnx,
-            "shapes": {name: shape.as_json() for name, shape in self.shapes.items()},
+            "shapes": {name: list(sizes) for name, sizes in self.shapes.items()},
             "precision": self.precision,
             "backend": self.backend,
             "backend_version": self.backend_version,
@@ -91,7 +54,7 @@ class EngineSpec:
         """What `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
         if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
             raise ValueError(f"unknown fields {', '.join(unknown)}")
-        shapes = {name: InputShape.from_json(s) for name, s in content["shapes"].items()}
+        shapes = {name: _sizes(sizes) for name, sizes in content["shapes"].items()}
         return cls(**{**content, "shapes": shapes, "targets": tuple(content["targets"])})
 
     @property

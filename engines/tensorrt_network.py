@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vr_trt.engines.spec import InputShape
+from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
 
 if TYPE_CHECKING:
@@ -75,37 +75,17 @@ def allow_unfused_attention(network: "trt.INetworkDefinition", library: Any) -> 
             layer.attention.decomposable = True
 
 
-def set_shapes(
-    builder: "trt.Builder",
-    network: "trt.INetworkDefinition",
-    config: "trt.IBuilderConfig",
-    shapes: Mapping[str, InputShape],
-) -> None:
-    """Fix every input's sizes, or their range where there is one; ModelError if the graph's differ."""
+def set_shapes(network: "trt.INetworkDefinition", shapes: Mapping[str, Sizes]) -> None:
+    """Fix the sizes of every input; ModelError where the graph's are others (-1: any)."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    names = [tensor.name for tensor in inputs]
-    if odd := sorted(set(names) ^ set(shapes)):
+    if odd := sorted({tensor.name for tensor in inputs} ^ set(shapes)):
         raise ModelError(f"the graph's inputs and the sizes differ: {', '.join(odd)}; export again")
-    profile = builder.create_optimization_profile()
-    for i, name in enumerate(names):
-        tensor, shape = network.get_input(i), shapes[name]
-        _check_sizes(name, tuple(tensor.shape), shape)
-        if shape.is_static:
-            tensor.shape = shape.best
-        else:
-            profile.set_shape(name, shape.least, shape.best, shape.most)
-    if not all(shape.is_static for shape in shapes.values()):
-        config.add_optimization_profile(profile)
-
-
-def _check_sizes(name: str, graph: tuple[int, ...], shape: InputShape) -> None:
-    """-1 in `graph` is any size."""
-    bounds = zip(graph, shape.least, shape.most, strict=False)
-    fits = len(graph) == len(shape.best) and all(
-        size < 0 or size == least == most for size, least, most in bounds
-    )
-    if not fits:
-        raise ModelError(
-            f"the graph's input {name} is {list(graph)}, which cannot be {shape.as_json()}: "
-            "export the model for this profile"
-        )
+    for tensor in inputs:
+        graph, wanted = tuple(tensor.shape), shapes[tensor.name]
+        pairs = zip(graph, wanted, strict=False)
+        if len(graph) != len(wanted) or any(size not in (-1, fixed) for size, fixed in pairs):
+            raise ModelError(
+                f"the graph's input {tensor.name} is {list(graph)}, which cannot be "
+                f"{list(wanted)}: export the model for this profile"
+            )
+        tensor.shape = wanted

@@ -18,7 +18,6 @@ _VALUES: dict[str, tuple[str, ...] | None] = {
     "workspace_mib": None,
     "tiling": _TILING,  # across layers, to stay in the L2 cache
     "weight_streaming": _YES_NO,  # weights stay in host memory: for cards that cannot hold them
-    "strip": _YES_NO,  # a plan without weights, which are put back from the graph at load
     "tf32": _YES_NO,  # 10-bit products in fp32 engines
     "timing_cache": ("yes", "no"),  # reuse what earlier builds measured
     "plugins": _YES_NO,  # our kernels, for the graph's nodes that ask for them
@@ -36,7 +35,6 @@ class TensorRtOptions:
     workspace_mib: int | None  # None: all the memory there is
     tiling: str
     weight_streaming: bool
-    strip: bool
     tf32: bool
     timing_cache: bool
     plugins: bool
@@ -99,10 +97,6 @@ def configure(config: "trt.IBuilderConfig", options: TensorRtOptions) -> None:
         config.clear_flag(trt.BuilderFlag.TF32)  # the library's default is on
     if options.weight_streaming:
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-    if options.strip:
-        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
-        # The same weights come back, so kernels may be chosen for their values.
-        config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
     if options.timing_cache:
         config.set_flag(trt.BuilderFlag.EDITABLE_TIMING_CACHE)
     else:

@@ -1,4 +1,4 @@
-"""A plan at run time: loading it, putting its weights back, what it says of itself.
+"""A plan at run time: loading it, a context for it, what it says of itself.
 
 Loading and contexts serve TensorRT and TensorRT-RTX, `library` being the module of either.
 
@@ -36,37 +36,6 @@ def load_engine(
     return engine
 
 
-def refit(engine: "trt.ICudaEngine", onnx_path: Path, log: "trt.ILogger") -> None:
-    """Give a plan built with `strip` the weights of `onnx_path`, the graph it was built from.
-
-    ModelError names the first weight that the graph does not have; the engine is unusable then.
-    """
-    import tensorrt as trt
-
-    refitter = trt.Refitter(engine, log)
-    parser = trt.OnnxParserRefitter(refitter, log)
-    if not parser.refit_from_file(str(onnx_path)):
-        said = parser.get_error(0).desc() if parser.num_errors else "it gave no reason"
-        raise ModelError(f"the weights of {onnx_path} do not fit the plan: {said}; build it again")
-    if missing := refitter.get_missing_weights():
-        raise ModelError(
-            f"{onnx_path} lacks {len(missing)} of the plan's weights, first {missing[0]}: build "
-            "the engine again from this graph"
-        )
-    if not refitter.refit_cuda_engine():
-        raise ModelError(f"the weights of {onnx_path} were refused: build the engine again")
-
-
-def complete_plan(engine: "trt.ICudaEngine") -> bytes:
-    """The plan of an engine with its weights, after `refit`; it can be refitted again."""
-    import tensorrt as trt
-
-    config = engine.create_serialization_config()
-    config.clear_flag(trt.SerializationFlag.EXCLUDE_WEIGHTS)
-    config.set_flag(trt.SerializationFlag.INCLUDE_REFIT)
-    return bytes(engine.serialize_with_config(config))
-
-
 def create_context(library: Any, engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
     """A context that is given the memory of its activations by whoever runs it.
 
@@ -95,6 +64,5 @@ def describe_plan(plan: Any, log: "trt.ILogger", folder: Path) -> dict[str, int]
         "aux_streams": engine.num_aux_streams,
         "device_bytes": engine.device_memory_size_v2,
         "weight_bytes": engine.get_engine_stat(trt.EngineStat.TOTAL_WEIGHTS_SIZE),
-        "stripped_bytes": engine.get_engine_stat(trt.EngineStat.STRIPPED_WEIGHTS_SIZE),
         "streamable_bytes": engine.streamable_weights_size,
     }

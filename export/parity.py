@@ -26,6 +26,7 @@ from vr_trt.export.golden import (
     recorded,
     relative_rms,
 )
+from vr_trt.export.keys import expected_generator, expected_vae
 from vr_trt.export.parity_pipeline import pipeline_cases
 from vr_trt.export.vae import VideoVae, split_moments
 from vr_trt.kernels.windows import partition
@@ -36,15 +37,13 @@ TOLERANCE = 2e-5
 def key_cases(folder: Path) -> Iterator[Case]:
     """Keys and shapes of `keys_*.json`: how many differ."""
     for path in sorted(folder.glob("keys_*.json")):
-        listed = read_json(path)
-        with torch.device("meta"):
-            network: nn.Module
-            if "block_out_channels" in listed["params"]:
-                network = VideoVae(vae_from_reference(listed["params"]))
-            else:
-                network = Generator(generator_from_reference(listed["params"]))
-        ours = {name: list(value.shape) for name, value in network.state_dict().items()}
-        wrong = [k for k in ours.keys() | listed["keys"] if ours.get(k) != listed["keys"].get(k)]
+        params, listed = (read_json(path)[part] for part in ("params", "keys"))
+        if "block_out_channels" in params:
+            ours = expected_vae(vae_from_reference(params))
+        else:
+            ours = expected_generator(generator_from_reference(params))
+        theirs = {name: tuple(shape) for name, shape in listed.items()}
+        wrong = [k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k)]
         yield Case(f"{path.stem}: {len(ours)} keys", float(len(wrong)))
 
 

@@ -21,6 +21,7 @@ from vr_trt.export.keys import (
     expected_vae,
     is_rope_buffer,
 )
+from vr_trt.kernels.rope import frequencies
 
 Config = GeneratorConfig | VaeConfig
 
@@ -53,17 +54,9 @@ def random_tensors(config: Config, seed: int = 0) -> Iterator[tuple[str, torch.T
     """Every key of `config` with its float32 values; each depends on `seed` and its key alone."""
     for key, shape in expected_shapes(config).items():
         if is_rope_buffer(key) and isinstance(config, GeneratorConfig):
-            yield key, _rope_frequencies(config, shape[0])
+            yield key, torch.from_numpy(frequencies(config.rope, config.head_width))
         else:
             yield key, _values(key, shape, seed)
-
-
-def _rope_frequencies(config: GeneratorConfig, count: int) -> torch.Tensor:
-    """Spec §4.4, as the reference stores them."""
-    if config.rope == "pixel":
-        return math.pi * torch.linspace(1, 128, count)
-    axis = config.head_width // 3
-    return 10000.0 ** (-torch.arange(0, 2 * count, 2) / axis)
 
 
 def _values(key: str, shape: Shape, seed: int) -> torch.Tensor:

@@ -241,7 +241,7 @@ def _channels(selection: Selection) -> int:
     """Of a latent, as the engines have them, or the published VAE."""
     engine = selection.engines.get("generator")
     shape = engine.spec.shapes.get("latent") if engine else None
-    return shape.best[1] if shape else LATENT_CHANNELS
+    return shape[1] if shape else LATENT_CHANNELS
 
 
 def _is_cut(selection: Selection, verb: str, profile: Profile) -> bool:

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.spec import EngineSpec
 
 SIZE = (64, 32)  # width and height
 KINDS = {"fp32": (np.float32, TensorProto.FLOAT), "fp16": (np.float16, TensorProto.FLOAT16)}
@@ -23,7 +23,7 @@ def make_spec(**changes: Any) -> EngineSpec:
         "weights": {"weights.safetensors": "ab" * 32},
         "stage": "generator",
         "onnx": "cd" * 32,
-        "shapes": {"noise": InputShape.exactly((1, 16, 6, 4, 8))},
+        "shapes": {"noise": (1, 16, 6, 4, 8)},
         "precision": "fp16",
         "backend": "tensorrt-rtx",
         "backend_version": "1.7.1",

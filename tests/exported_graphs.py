@@ -1,18 +1,21 @@
 """The sizes that the tests export, and what every static graph must be."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import onnx
-from tests.tiny_model import Exported
+from tests.tiny_model import Exported, TinyModel
 
-from vr_trt.export.export_model import ExportPlan
+from vr_trt.export.export_model import ExportPlan, Precision
 from vr_trt.export.stages import StageShape
 
 PORTRAIT = StageShape(height=48, width=32, latents=6, step=2)  # time shifts: 1, 2, 2, 1
 LANDSCAPE = StageShape(height=16, width=48, latents=3)
 RAGGED = StageShape(height=320, width=384, latents=5)  # windows of 19 + 1 rows, 22 + 2 columns
 PANORAMA = StageShape(height=16, width=6720, latents=2)  # one row of tokens
-STAGES = [f"{verb}_{call}" for verb in ("encode", "decode") for call in ("start", "step", "image")]
+CALLS = ("start", "step", "image")
+STAGES = [f"{verb}_{call}" for verb in ("encode", "decode") for call in CALLS]
+ANY_SIZE_STAGES = [*(f"encode_{call}" for call in CALLS), "generator"]
 # Each a function of its inputs' values and static shapes; nothing that loops, searches or counts.
 STATIC_OPERATORS = {
     "Add", "Attention", "Cast", "Concat", "ConstantOfShape", "Conv", "Div", "Expand", "Gather", "Gelu",
@@ -22,6 +25,12 @@ STATIC_OPERATORS = {
 }  # fmt: skip
 ANY_SIZE_OPERATORS = STATIC_OPERATORS | {"Shape", "Squeeze"}
 Make = Callable[[ExportPlan], Exported]
+
+
+class MakeGenerator(Protocol):
+    def __call__(
+        self, model: TinyModel, shape: StageShape | None, precision: Precision = "fp32"
+    ) -> Exported: ...
 
 
 def dims(value: onnx.ValueInfoProto) -> list[int | str]:

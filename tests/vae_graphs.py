@@ -9,7 +9,7 @@ from tests.networks import loud_weights
 from tests.tiny_model import TINY_3B, TinyModel
 
 from vr_trt.engines.onnx_file import read_onnx
-from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.spec import EngineSpec
 from vr_trt.export.config import VaeConfig
 from vr_trt.export.export_model import ExportPlan, Precision, export_model
 from vr_trt.export.stages import StageShape
@@ -41,7 +41,7 @@ def export_vae(folder: Path, precision: Precision) -> Path:
 def stage_spec(graph: Path, precision: str, **changes: Any) -> EngineSpec:
     """What an engine of `graph`, called as its stage, is built by."""
     inputs = read_onnx(graph).inputs
-    shapes = {name: InputShape.exactly(sizes) for name, sizes in inputs.items() if sizes}
+    shapes = {name: sizes for name, sizes in inputs.items() if sizes}
     fields = {
         "model": "tiny", "stage": graph.stem, "shapes": shapes, "precision": precision,
         "backend": "triton", "targets": (90,), "flags": {},

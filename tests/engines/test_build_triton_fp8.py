@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-t
 from vr_trt.engines import build_triton
 from vr_trt.engines.build_triton import BUILDER
 from vr_trt.engines.e4m3_graph import e4m3_tensors
-from vr_trt.engines.spec import EngineSpec, InputShape
+from vr_trt.engines.spec import EngineSpec
 from vr_trt.engines.triton_generator import TritonGenerator
 from vr_trt.engines.triton_plan import read_plan
 from vr_trt.engines.triton_products import E4m3Linear, check_device, quantised_state
@@ -60,7 +60,7 @@ def spec_of(**changes: object) -> EngineSpec:
         "backend": "triton",
         "targets": (89,),
         "precision": "fp8",
-        "shapes": {name: InputShape.exactly(LATENT) for name in ("noise", "latent")},
+        "shapes": {name: LATENT for name in ("noise", "latent")},
     }
     return make_spec(**fields | changes)
 

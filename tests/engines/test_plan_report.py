@@ -12,7 +12,6 @@ from vr_trt.engines.build_process import build_in_process
 from vr_trt.engines.builder import PLAN
 from vr_trt.engines.onnx_file import read_onnx
 from vr_trt.engines.plan_report import FUSED_ATTENTION, PlanReport, report_plan
-from vr_trt.engines.spec import InputShape
 from vr_trt.errors import ModelError
 
 pytest.importorskip("tensorrt_rtx")
@@ -93,7 +92,7 @@ def plan_of(stage: object, folder: Path) -> Path:
     graph = folder / f"{stage.name}.onnx"
     with SharedWeights(folder / "weights.bin") as weights:
         weights.save(trace(stage), graph)
-    sizes = {name: InputShape.exactly(s) for name, s in read_onnx(graph).inputs.items() if s}
+    sizes = {name: s for name, s in read_onnx(graph).inputs.items() if s}
     spec = make_spec(stage=stage.name, shapes=sizes, targets=(89,))
     build_in_process(spec, graph, folder, lambda moment: None)
     return folder

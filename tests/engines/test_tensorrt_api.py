@@ -47,15 +47,13 @@ def test_every_name_and_argument_that_we_use_exists() -> None:
     assert {
         "tensorrt.IBuilderConfig.builder_optimization_level",
         "tensorrt.IBuilderConfig.set_flag",
-        "tensorrt.BuilderFlag.STRIP_PLAN",
+        "tensorrt.BuilderFlag.WEIGHT_STREAMING",
         "tensorrt.IBuilderConfig.set_timing_cache",
         "tensorrt.ITimingCache.combine",
         "tensorrt.OnnxParser.parse_from_file",
         "tensorrt.ParserError.node_operator",
         "tensorrt.INetworkDefinition.get_input",
         "tensorrt.IAttention.decomposable",
-        "tensorrt.OnnxParserRefitter.refit_from_file",
-        "tensorrt.Refitter.refit_cuda_engine",
         "tensorrt.ICudaEngine.weight_streaming_budget_v2",
         "tensorrt.ICudaEngine.get_tensor_mode",
         "tensorrt.IExecutionContext.execute_async_v3",
@@ -71,9 +69,8 @@ def test_every_name_and_argument_that_we_use_exists() -> None:
     [
         ("builder_optimization_level", "builder_optimisation_level"),
         ("BuilderFlag.WEIGHT_STREAMING", "BuilderFlag.WEIGHTS_STREAMING"),
-        ("set_flag(trt.BuilderFlag.STRIP_PLAN)", "set_flag(trt.MemoryPoolType.WORKSPACE)"),
+        ("set_flag(trt.BuilderFlag.WEIGHT_STREAMING)", "set_flag(trt.MemoryPoolType.WORKSPACE)"),
         ("ignore_mismatch=False", "ignore_mismatches=False"),
-        ("refit_from_file(str(onnx_path))", "refit_from_file(str(onnx_path), True)"),
         ("error.node_operator()", "error.node_op()"),
         ("layer.attention.decomposable", "layer.attention.decomposeable"),
         ("device_memory_size_v2", "device_memory_size"),  # as in TensorRT 10

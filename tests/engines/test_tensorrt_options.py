@@ -10,13 +10,13 @@ def test_defaults() -> None:
     options = TensorRtOptions.from_flags(complete({}))
     assert (options.level, options.aux_streams, options.workspace_mib) == (3, None, None)
     assert options.tiling == "none" and options.timing_cache
-    assert not (options.weight_streaming or options.strip or options.tf32 or options.plugins)
+    assert not (options.weight_streaming or options.tf32 or options.plugins)
 
 
 def test_every_value_is_read_back() -> None:
-    flags = complete({"level": "0", "aux_streams": "0", "strip": "yes", "timing_cache": "no"})
+    flags = complete({"level": "0", "aux_streams": "0", "tf32": "yes", "timing_cache": "no"})
     options = TensorRtOptions.from_flags({**flags, "gpu": "another builder's word"})
-    assert (options.level, options.aux_streams, options.strip) == (0, 0, True)
+    assert (options.level, options.aux_streams, options.tf32) == (0, 0, True)
     assert options.timing_cache is False
 
 
@@ -25,7 +25,7 @@ def test_every_value_is_read_back() -> None:
     [
         ("levle", "3", "no option 'levle': it has level"),
         ("level", "6", "level is one of 0, 1, 2, 3, 4, 5"),
-        ("strip", "true", "strip is one of no, yes"),
+        ("tf32", "true", "tf32 is one of no, yes"),
         ("workspace_mib", "-1", "whole number"),
         ("workspace_mib", "1e3", "whole number"),
         ("aux_streams", "²", "whole number"),

@@ -1,4 +1,4 @@
-"""Loading, refitting and describing TensorRT 11 plans, against a stand-in with real signatures."""
+"""Loading and describing TensorRT 11 plans, against a stand-in with real signatures."""
 
 import json
 import sys
@@ -12,16 +12,11 @@ from vr_trt.engines import tensorrt_plan
 from vr_trt.errors import MemoryBudgetError, ModelError
 
 BINDINGS = Path(__file__).with_name("tensorrt_11_bindings.json")
-ONNX = Path("generator.onnx")
 
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     trt = StandIn("tensorrt", json.loads(BINDINGS.read_text(encoding="utf-8"))["tensorrt"])
-    trt.answers |= {
-        "OnnxParserRefitter.refit_from_file": lambda model: True,
-        "Refitter.refit_cuda_engine": lambda: True,
-    }
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     return trt
 
@@ -44,47 +39,6 @@ def test_weights_are_streamed_within_a_budget(library: StandIn) -> None:
     assert library.settings["ICudaEngine.weight_streaming_budget_v2"] == 12345
     opened(library, budget=0)
     assert library.settings["ICudaEngine.weight_streaming_budget_v2"] == 0
-
-
-def test_refit_takes_the_weights_from_the_graphs_file(library: StandIn) -> None:
-    engine, log = opened(library)
-    tensorrt_plan.refit(engine, ONNX, log)
-    order = [name for name, _ in library.calls if "efit" in name]
-    assert order == [
-        "Refitter",
-        "OnnxParserRefitter",
-        "OnnxParserRefitter.refit_from_file",
-        "Refitter.get_missing_weights",
-        "Refitter.refit_cuda_engine",
-    ]
-    assert library.called("Refitter")[0]["engine"] is engine
-
-
-@pytest.mark.parametrize(
-    ("answers", "error"),
-    [
-        ({"OnnxParserRefitter.refit_from_file": lambda model: False}, "do not fit the plan"),
-        ({"Refitter.get_missing_weights": lambda: ["blocks.3.w", "b"]}, "lacks 2 .*blocks.3.w"),
-        ({"Refitter.refit_cuda_engine": lambda: False}, "refused"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(
-    library: StandIn, answers: dict[str, Any], error: str
-) -> None:
-    engine, log = opened(library)
-    library.answers |= answers
-    with pytest.raises(ModelError, match=error):
-        tensorrt_plan.refit(engine, ONNX, log)
-
-
-def test_a_completed_plan_has_weights_and_may_be_refitted_again(library: StandIn) -> None:
-    engine, _ = opened(library)
-    library.answers["ICudaEngine.serialize_with_config"] = lambda arg0: b"whole"
-    assert tensorrt_plan.complete_plan(engine) == b"whole"
-    cleared = library.called("ISerializationConfig.clear_flag")
-    assert [call["flag"].name for call in cleared] == ["EXCLUDE_WEIGHTS"]
-    kept = library.called("ISerializationConfig.set_flag")
-    assert [call["flag"].name for call in kept] == ["INCLUDE_REFIT"]
 
 
 def test_too_little_device_memory_is_one_line(library: StandIn) -> None:

@@ -5,6 +5,7 @@ from tests.exported_graphs import (
     LANDSCAPE,
     PORTRAIT,
     Make,
+    MakeGenerator,
 )
 from tests.tiny_model import (
     TINY_7B,
@@ -13,7 +14,11 @@ from tests.tiny_model import (
     make_tiny_model,
 )
 
-from vr_trt.export.export_model import ExportPlan, export_model
+from vr_trt.export.export_model import DTYPES, ExportPlan, Precision, export_model
+from vr_trt.export.fold_generator import fold_generator
+from vr_trt.export.onnx_graph import trace
+from vr_trt.export.onnx_weights import SharedWeights
+from vr_trt.export.stages import StageShape, generator_stages
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +42,34 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.fixture(scope="session")
+def exported_generator(tmp_path_factory: pytest.TempPathFactory) -> MakeGenerator:
+    """Exports `generator` alone, without the graph of a picture."""
+
+    def make(model: TinyModel, shape: StageShape | None, precision: Precision = "fp32") -> Exported:
+        folder = tmp_path_factory.mktemp("generator")
+        weights = model.load_generator()
+        folded = fold_generator(
+            model.generator, weights, model.load_text(), dtype=DTYPES[precision]
+        )
+        with SharedWeights(folder / "generator.bin") as data:
+            data.save(trace(next(generator_stages(folded, shape))), folder / "generator.onnx")
+        return Exported(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def portrait(tiny: TinyModel, exported: Make) -> Exported:
     return exported(ExportPlan(model=tiny, shape=PORTRAIT, profile="small"))
 
 
 @pytest.fixture(scope="session")
 def half(tiny: TinyModel, exported: Make) -> Exported:
-    return exported(ExportPlan(model=tiny, shape=LANDSCAPE, precision="fp16"))
+    networks = ["generator", "decoder"]
+    return exported(ExportPlan(model=tiny, shape=LANDSCAPE, precision="fp16", networks=networks))
 
 
 @pytest.fixture(scope="session")
 def any_size(tiny: TinyModel, exported: Make) -> Exported:
-    return exported(ExportPlan(model=tiny))
+    """Without the decoder, which takes longest to trace: a slow test exports it."""
+    return exported(ExportPlan(model=tiny, networks=["generator", "encoder"]))

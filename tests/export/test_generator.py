@@ -9,9 +9,7 @@ from vr_trt.errors import UsageError
 from vr_trt.export.config import (
     GENERATOR_3B,
     GENERATOR_7B,
-    GENERATOR_NANO,
     VAE,
-    VAE_NANO,
     GeneratorConfig,
     VaeConfig,
     generator_3b_style,
@@ -21,7 +19,6 @@ from vr_trt.export.config import (
 )
 from vr_trt.export.generator import Generator, time_waves
 from vr_trt.export.golden import relative_rms
-from vr_trt.export.keys import expected_generator, expected_vae
 from vr_trt.export.vae import VideoVae
 
 UNSHARED = generator_3b_style(
@@ -42,7 +39,6 @@ def test_state_of_the_published_generators(name: str, config: GeneratorConfig) -
     listed = golden_json(name)
     with torch.device("meta"):
         network = Generator(config)
-    assert {k: list(v.shape) for k, v in network.state_dict().items()} == listed["keys"]
     assert sum(p.numel() for p in network.parameters()) == listed["num_parameters"]
     assert [k for k, _ in network.named_buffers()] == listed["buffers"]
     assert generator_from_reference(listed["params"]) == config
@@ -52,27 +48,10 @@ def test_state_of_the_published_vae() -> None:
     listed = golden_json("keys_vae.json")
     with torch.device("meta"):
         network = VideoVae(VAE)
-    assert {k: list(v.shape) for k, v in network.state_dict().items()} == listed["keys"]
     for part, wanted in ((network.encoder, "encoder"), (network.decoder, "decoder")):
         count = sum(p.numel() for p in part.parameters())
         assert count == listed[f"num_parameters_{wanted}"]
     assert vae_from_reference(listed["params"]) == VAE
-
-
-@pytest.mark.parametrize("config", [*OTHERS.values(), GENERATOR_NANO], ids=[*OTHERS, "nano"])
-def test_state_is_what_checkpoints_are_checked_against(config: GeneratorConfig) -> None:
-    with torch.device("meta"):
-        state = Generator(config).state_dict()
-    assert {k: tuple(v.shape) for k, v in state.items()} == expected_generator(config)
-
-
-@pytest.mark.parametrize(
-    "config", [VAE_NANO, VaeConfig(channels=(4, 4, 6, 8), encoder_resnets=3, groups=2)]
-)
-def test_state_of_other_vaes(config: VaeConfig) -> None:
-    with torch.device("meta"):
-        state = VideoVae(config).state_dict()
-    assert {k: tuple(v.shape) for k, v in state.items()} == expected_vae(config)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from tests.networks import GOLDEN_VAE, golden_tensors, normal
-from tests.tiny_model import TEXT, TINY_3B, make_tiny_model
+from tests.tiny_model import TEXT, TINY_3B, TINY_VAE, make_tiny_model
 from torch import Tensor
 
 from vr_trt.errors import UsageError
@@ -27,7 +27,7 @@ from vr_trt.export.half_range import (
 from vr_trt.export.onnx_graph import trace
 from vr_trt.export.random_weights import random_tensors
 from vr_trt.export.stages import StageShape, coder_stages, generator_stages
-from vr_trt.export.vae import IMAGE, STREAM, VIDEO, Decoder
+from vr_trt.export.vae import STREAM, VIDEO, Decoder
 
 SHAPE = StageShape(height=32, width=32, latents=2)
 FP16, FP32 = torch.float16, torch.float32
@@ -95,7 +95,7 @@ def test_norms_of_loud_tensors_are_exported_wide(tmp_path: Path) -> None:
 
 def test_what_overflows_between_norms_is_scaled_until_it_fits(tmp_path: Path) -> None:
     loud = decoder(FP16, ALL_OVERFLOWS)
-    assert not exported(loud, tmp_path / "loud.onnx").isfinite().all()
+    assert not loud(LATENT.half(), Stream()).isfinite().all()
     ran = Rounding(decoder(stream=ALL_OVERFLOWS))
     ran.run(LATENT, Stream())
     loudest = max(value for name, value in ran.largest.items() if is_stream(name))
@@ -122,12 +122,8 @@ def test_no_other_stream_is_exported(stream: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [FP16, torch.bfloat16], ids=["fp16", "bf16"])
 def test_statistics_are_wide_in_graphs_of_sixteen_bits(dtype: torch.dtype) -> None:
-    weights = golden_tensors("vae_tiny_weights")
-    coders = coder_stages(
-        lambda: fold_decoder(GOLDEN_VAE, weights, VIDEO, dtype),
-        lambda: fold_decoder(GOLDEN_VAE, weights, IMAGE, dtype),
-        SHAPE,
-    )
+    network = fold_decoder(TINY_VAE, dict(random_tensors(TINY_VAE)), VIDEO, dtype)
+    coders = coder_stages(lambda: network, lambda: network, SHAPE)
     graph = trace(next(iter(coders))).graph
     assert {stashed(node) for node in graph if node.op_type == "GroupNormalization"} == {1}
     (softmax,) = (node for node in graph if node.op_type == "Softmax")

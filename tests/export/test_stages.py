@@ -1,6 +1,9 @@
 """Exported stages in ONNX Runtime give the numbers of the unfolded networks in PyTorch."""
 
+from pathlib import Path
+
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from tests.exported_graphs import (
@@ -9,6 +12,7 @@ from tests.exported_graphs import (
     PORTRAIT,
     RAGGED,
     Make,
+    MakeGenerator,
     check_static,
 )
 from tests.networks import normal
@@ -24,17 +28,22 @@ from tests.tiny_model import (
 from vr_trt.export.config import GeneratorConfig
 from vr_trt.export.export_model import ExportPlan, Precision
 from vr_trt.export.golden import relative_rms
+from vr_trt.export.onnx_weights import SharedWeights
 from vr_trt.export.stages import StageShape
 
 LIMITS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 5e-3}
 
 
-def check_coders(given: Exported, shape: StageShape, limit: float) -> None:
+def check_coders(
+    given: Exported, shape: StageShape, limit: float, verbs: tuple[str, ...] = ("encode", "decode")
+) -> None:
     """A clip of a start and two steps, and a picture."""
     h, w, latents = shape.h, shape.w, 2 + 2 * shape.step
     x, z = normal(1, 3, 4 * latents - 3, 8 * h, 8 * w), normal(1, 16, latents, h, w)
     plain = Plain()
-    for verb, value, wanted in (("encode", x, plain.encode(x)), ("decode", z, plain.decode(z))):
+    for verb in verbs:
+        value = {"encode": x, "decode": z}[verb]
+        wanted = getattr(plain, verb)(value)
         ours = given.stream(verb, value, shape.step)
         assert ours.shape == wanted.shape
         assert relative_rms(ours, wanted) <= limit
@@ -69,7 +78,7 @@ def test_static_generators_in_onnx_runtime(portrait: Exported) -> None:
 
 
 def test_half_precision_coders_in_onnx_runtime(half: Exported) -> None:
-    check_coders(half, LANDSCAPE, LIMITS["fp16"])
+    check_coders(half, LANDSCAPE, LIMITS["fp16"], ("decode",))
 
 
 def test_half_precision_generators_in_onnx_runtime(half: Exported) -> None:
@@ -78,24 +87,35 @@ def test_half_precision_generators_in_onnx_runtime(half: Exported) -> None:
 
 
 @pytest.mark.parametrize("shape", [RAGGED, PANORAMA], ids=["ragged", "panorama"])
-def test_ragged_windows_of_the_3b(shape: StageShape, tiny: TinyModel, exported: Make) -> None:
-    given = exported(ExportPlan(model=tiny, shape=shape, networks=["generator"]))
+def test_ragged_windows_of_the_3b(
+    shape: StageShape, tiny: TinyModel, exported_generator: MakeGenerator
+) -> None:
+    given = exported_generator(tiny, shape)
     check_generator(given, (shape.latents, shape.h, shape.w), LIMITS["fp32"])
     check_static(given, "generator")
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
-def test_ragged_windows_of_the_7b(precision: Precision, tiny_7b: TinyModel, exported: Make) -> None:
-    plan = ExportPlan(model=tiny_7b, shape=RAGGED, networks=["generator"], precision=precision)
-    size = (RAGGED.latents, RAGGED.h, RAGGED.w)
-    check_generator(exported(plan), size, LIMITS[precision], TINY_7B)
+def test_ragged_windows_of_the_7b(
+    precision: Precision, tiny_7b: TinyModel, exported_generator: MakeGenerator
+) -> None:
+    given = exported_generator(tiny_7b, RAGGED, precision)
+    check_generator(given, (RAGGED.latents, RAGGED.h, RAGGED.w), LIMITS[precision], TINY_7B)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (2, 2), (6, 10), (14, 4)])
-def test_coders_of_any_size_in_onnx_runtime(size: tuple[int, int], any_size: Exported) -> None:
+def test_an_encoder_of_any_size_in_onnx_runtime(size: tuple[int, int], any_size: Exported) -> None:
     h, w = size
     shape = StageShape(height=8 * h, width=8 * w, latents=1, step=1)
-    check_coders(any_size, shape, LIMITS["fp32"])
+    check_coders(any_size, shape, LIMITS["fp32"], ("encode",))
+
+
+@pytest.mark.slow
+def test_a_decoder_of_any_size_in_onnx_runtime(tiny: TinyModel, exported: Make) -> None:
+    given = exported(ExportPlan(model=tiny, networks=["decoder"]))
+    for h, w in ((4, 6), (2, 2), (6, 10), (14, 4)):
+        shape = StageShape(height=8 * h, width=8 * w, latents=1, step=1)
+        check_coders(given, shape, LIMITS["fp32"], ("decode",))
 
 
 @pytest.mark.parametrize("size", [(1, 2, 2), (9, 4, 6), (2, 40, 48), (5, 2, 900), (3, 8, 2)])
@@ -105,20 +125,23 @@ def test_generator_of_any_size_in_onnx_runtime(
     check_generator(any_size, size, LIMITS["fp32"], any_size=True)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("precision", "size"), [("fp32", (6, 40, 48)), ("fp16", (2, 6, 4))])
 def test_generator_of_any_size_of_the_7b(
-    precision: Precision, tiny_7b: TinyModel, exported: Make
+    precision: Precision,
+    size: tuple[int, int, int],
+    tiny_7b: TinyModel,
+    exported_generator: MakeGenerator,
 ) -> None:
-    plan = ExportPlan(model=tiny_7b, networks=["generator"], precision=precision)
-    given = exported(plan)
-    for size in ((2, 6, 4), (6, 40, 48)):
-        check_generator(given, size, LIMITS[precision], TINY_7B, any_size=True)
+    given = exported_generator(tiny_7b, None, precision)
+    check_generator(given, size, LIMITS[precision], TINY_7B, any_size=True)
 
 
-def test_weights_stored_in_half_are_cast_at_load(tiny: TinyModel, exported: Make) -> None:
-    plan = ExportPlan(model=tiny, shape=LANDSCAPE, networks=["generator"], embed=True)
-    given = exported(plan)
-    check_generator(given, (3, 2, 6), LIMITS["fp16"])
+def test_weights_stored_in_half_are_cast_at_load(portrait: Exported, tmp_path: Path) -> None:
+    whole = ir.load(portrait.folder / "generator.onnx")
+    with SharedWeights(tmp_path / "generator.bin", half=True) as weights:
+        weights.save(whole, tmp_path / "generator.onnx")
+    given = Exported(tmp_path)
+    check_generator(given, (6, 6, 4), LIMITS["fp16"])
     model = given.model("generator")
     large = [t for t in model.graph.initializer if t.data_location == t.EXTERNAL]
     large = [t for t in large if not t.name.endswith(("order", "place"))]
@@ -129,26 +152,27 @@ def test_weights_stored_in_half_are_cast_at_load(tiny: TinyModel, exported: Make
     assert {i.type.tensor_type.elem_type for i in model.graph.input} == {onnx.TensorProto.FLOAT}
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        "generator",
-        pytest.param("encoder", marks=pytest.mark.slow),
-        pytest.param("decoder", marks=pytest.mark.slow),
-    ],
-)
-def test_bf16_graphs_are_valid(network: str, tiny: TinyModel, exported: Make) -> None:
+def check_bf16(given: Exported) -> None:
     """Not run: ONNX Runtime's CPU has no bf16 kernels."""
-    given = exported(ExportPlan(model=tiny, shape=LANDSCAPE, networks=[network], precision="bf16"))
     for path in given.folder.glob("*.onnx"):
         onnx.checker.check_model(path, full_check=True)
         model = given.model(path.stem)
         kinds = {i.type.tensor_type.elem_type for i in (*model.graph.input, *model.graph.output)}
         assert kinds == {onnx.TensorProto.BFLOAT16}
-        weights = {
-            t.data_type for t in model.graph.initializer if t.dims
-        }  # norms' epsilons are wide
+        # Norms' epsilons are wide.
+        weights = {t.data_type for t in model.graph.initializer if t.dims}
         assert weights <= {onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64}
+
+
+def test_a_bf16_generator_is_valid(tiny: TinyModel, exported_generator: MakeGenerator) -> None:
+    check_bf16(exported_generator(tiny, LANDSCAPE, "bf16"))
+
+
+@pytest.mark.slow
+def test_bf16_coders_are_valid(tiny: TinyModel, exported: Make) -> None:
+    networks = ["encoder", "decoder"]
+    plan = ExportPlan(model=tiny, shape=LANDSCAPE, networks=networks, precision="bf16")
+    check_bf16(exported(plan))
 
 
 @pytest.mark.slow

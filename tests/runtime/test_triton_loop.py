@@ -18,7 +18,6 @@ from tests.triton_runs import TritonSetting
 
 from vr_trt.engines.cache import About, Canvas, Engine
 from vr_trt.engines.selection import Selection
-from vr_trt.engines.spec import InputShape
 from vr_trt.engines.triton_memory import _storages, _tensors
 from vr_trt.runtime import triton_loop
 from vr_trt.runtime.canvas import canvas
@@ -175,7 +174,7 @@ def test_a_plan_has_the_latents_of_the_engines(tmp_path: Path) -> None:
     spec = make_spec(
         backend="triton",
         stage="generator",
-        shapes={"latent": InputShape.exactly((1, 48, 6, 4, 8))},
+        shapes={"latent": (1, 48, 6, 4, 8)},
     )
     about = About(source="nano", profile="360p", canvas=built)
     engine = Engine(folder=tmp_path, spec=spec, about=about, files={})
