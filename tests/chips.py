@@ -11,7 +11,8 @@ from vr_trt.kernels.tuning import CHIPS
 # The instruction that multiplies 16 bits, and E4M3.
 PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 PRODUCT_FP8 = {89: "QMMA", 90: "QGMMA", 100: "UTCQMMA", 120: "QMMA"}
-# Compiled for always: the least shared memory, and tiles that the copy engine fetches.
+# Compiled for always: the least shared memory, and tiles that the copy engine fetches. Where a table
+# has rows for other chips, these too.
 QUICK = (86, 90)
 
 

@@ -91,7 +91,7 @@ def test_head_widths_that_make_no_tile_are_refused(width: int) -> None:
         window_plan(replace(SPEC, head_width=width), CPU)
 
 
-@pytest.mark.parametrize("chip", chips())
+@pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("kind", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_attention_of_the_published_width_on_every_chip(kind: str, chip: int) -> None:
     compiled = compile_attention(kind, 20, 128, chip)
