@@ -43,6 +43,16 @@ class ClipShot:
     x: Pixels  # as the encoder takes them
 
 
+def demo_clip(folder: Path, frames: int) -> Path:
+    """The demo clip, made in `folder`, for who has none at hand."""
+    from vr_trt.bench.demo_clip import make
+    from vr_trt.bench.demo_scene import Scene
+
+    path = folder / "demo.mp4"
+    make(path, Scene(frames=frames))
+    return path
+
+
 def clip_shots(path: Path, short_side: int, latents: int, most: int) -> list[ClipShot]:
     """Up to `most` shots of `latents` latents each from the start of the clip in `path`.
 

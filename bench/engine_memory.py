@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from vr_trt.bench.machine import describe
+from vr_trt.bench.whole_file import write_json
 from vr_trt.engines.build_process import build_in_process
 from vr_trt.engines.build_tensorrt_rtx import BUILDER
 from vr_trt.engines.cache import Canvas
@@ -178,7 +179,7 @@ def main() -> None:
                 rows = [old for old in rows if _key(old) != _key(row)] + [row]
         if given.out:
             result = {"machine": describe(), "command": "python -m vr_trt.bench.engine_memory"}
-            given.out.write_text(json.dumps(result | {"rows": rows}, indent=1) + "\n")
+            write_json(given.out, result | {"rows": rows})
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

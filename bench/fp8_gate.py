@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vr_trt.bench.clip_windows import ClipWindow, clip_windows
-from vr_trt.bench.machine import describe
+from vr_trt.bench.clip_windows import ClipWindow, clip_windows, demo_clip
+from vr_trt.bench.machine import command_line, describe
+from vr_trt.bench.whole_file import write_json
 from vr_trt.engines.gate import Gate, Score, Window
 from vr_trt.engines.profiles import Profile, find_profile
 from vr_trt.errors import UsageError, VrTrtError
@@ -242,7 +243,7 @@ def main() -> int:
             request = CalibrationRequest(
                 files=find_model_files(given.model),
                 profile=find_profile(given.profile),
-                clips=given.clips or [_demo(Path(folder, "demo.mp4"))],
+                clips=given.clips or [demo_clip(Path(folder), frames=93)],  # four windows
                 windows=given.windows,
                 method=given.method,
                 table=given.table,
@@ -254,22 +255,13 @@ def main() -> int:
     except VrTrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    words = [Path(word).name for word in sys.argv[1:]]  # whose folders are nobody's business
-    result = {"machine": describe(), "command": " ".join(words)}
-    result |= {"profile": given.profile, "gate": made.gate.as_json(), "study": dict(made.study)}
+    result = {"machine": describe(), "command": command_line(), "profile": given.profile}
+    result |= {"gate": made.gate.as_json(), "study": dict(made.study)}
     if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(given.out, result)
     print(made.gate, file=sys.stderr)
     print(json.dumps(result))
     return 0 if made.gate.passed else 3
-
-
-def _demo(path: Path) -> Path:
-    from vr_trt.bench.demo_clip import make
-    from vr_trt.bench.demo_scene import Scene
-
-    make(path, Scene(frames=93))  # four windows of six latents
-    return path
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from vr_trt.bench.clip_windows import ClipShot, Pixels, clip_shots
-from vr_trt.bench.machine import describe
+from vr_trt.bench.clip_windows import ClipShot, Pixels, clip_shots, demo_clip
+from vr_trt.bench.machine import command_line, describe
 from vr_trt.bench.quality_network import folded
+from vr_trt.bench.whole_file import write_json
 from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.export.models import ModelFiles, find_model_files
 
@@ -90,26 +91,18 @@ def main() -> int:
     given = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            clip = given.clip or _demo(Path(folder, "demo.mp4"), given.latents, given.windows)
+            frames = (4 * given.latents - 3) * given.windows
+            clip = given.clip or demo_clip(Path(folder), frames)
             shots = clip_shots(clip, given.short_side, given.latents, given.windows)
             verdict = judge(shots, find_model_files(given.model))
     except VrTrtError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    words = [Path(word).name for word in sys.argv[1:]]  # whose folders are nobody's business
-    result = {"machine": describe(), "command": " ".join(words), "gate": verdict}
+    result = {"machine": describe(), "command": command_line(), "gate": verdict}
     if given.out:
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(given.out, result)
     print(json.dumps(result))
     return 0 if any(verdict["passed"].values()) else 3
-
-
-def _demo(path: Path, latents: int, windows: int) -> Path:
-    from vr_trt.bench.demo_clip import make
-    from vr_trt.bench.demo_scene import Scene
-
-    make(path, Scene(frames=(4 * latents - 3) * windows))
-    return path
 
 
 if __name__ == "__main__":

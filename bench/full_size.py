@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_trt.bench.machine import describe
+from vr_trt.bench.whole_file import write_json
 from vr_trt.engines.profiles import find_profile
 
 MODEL, NETWORKS = "seedvr2-3b", ("encoder", "generator", "decoder")
@@ -150,8 +151,7 @@ def main() -> None:
         parts = json.loads(given.out.read_text())["parts"]
     result = {"machine": describe(), "parts": merged(parts, found)}
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(given.out, result)
     print(json.dumps(found))
 
 

@@ -4,7 +4,7 @@
 
 Each network gets the plain one's input, so what is wrong is named: the encoder the clip's first
 frames (a shot's start and one step), the generator one window, the decoder a start and a step. The
-error is the relative rms. It must be within the precision's limit; it is NaN where anything is.
+error is the relative rms, which must be within the precision's limit; NaN is not.
 """
 
 import json
@@ -75,7 +75,7 @@ def make_reference(plain: "PlainNetworks", x: Floats, latents: int) -> Reference
         window = latent.repeat(1, 1, turns, 1, 1)[:, :, :latents].contiguous()
         _, channels, _, h, w = latent.shape
         noise = torch.from_numpy(window_noise(SEED, 0, latents, (h, w), channels))
-        restored = plain.restore(window, plain.on_device(noise))
+        restored = plain.restore(plain.on_device(noise), window)
         frames = plain.decode(latent)
     return Reference(
         x=x,
@@ -88,6 +88,13 @@ def make_reference(plain: "PlainNetworks", x: Floats, latents: int) -> Reference
 
 def errors(model: Model, wanted: Reference) -> dict[str, float]:
     """Relative rms of each network of `model`."""
+    import torch
+
+    from vr_trt.export.golden import relative_rms
+
+    def off(ours: Floats, theirs: Floats) -> float:
+        return relative_rms(torch.from_numpy(ours), torch.from_numpy(theirs))
+
     encode, decode = EncodeStream(model, StatePool()), DecodeStream(model, StatePool())
     latent = [
         encode.push(wanted.x[:, :, :START_FRAMES]),
@@ -99,9 +106,9 @@ def errors(model: Model, wanted: Reference) -> dict[str, float]:
         for part in np.split(wanted.latent, [START_LATENTS], axis=2)
     ]
     return {
-        "encoder": _relative_rms(np.concatenate(latent, 2), wanted.latent),
-        "generator": _relative_rms(restored - wanted.window, wanted.restored - wanted.window),
-        "decoder": _relative_rms(np.concatenate(frames, 2), wanted.frames),
+        "encoder": off(np.concatenate(latent, 2), wanted.latent),
+        "generator": off(restored - wanted.window, wanted.restored - wanted.window),
+        "decoder": off(np.concatenate(frames, 2), wanted.frames),
     }
 
 
@@ -173,20 +180,15 @@ def _plain(name: str) -> "PlainNetworks | str":
         import torch
 
         from vr_trt.bench.plain_networks import PlainNetworks
+        from vr_trt.export.models import find_model_files
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed: pip install 'vr-trt[export]'"
     torch.set_num_threads(OrtOptions().session_options().intra_op_num_threads)
     try:
-        return PlainNetworks(name, device="cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return PlainNetworks(find_model_files(name), device=device)
     except VrTrtError as error:
         return str(error)
-
-
-def _relative_rms(ours: Floats, wanted: Floats) -> float:
-    if ours.shape != wanted.shape:
-        return float("nan")
-    away = np.square(ours.astype(np.float64) - wanted).sum()
-    return float(np.sqrt(away / max(np.square(wanted.astype(np.float64)).sum(), 1e-300)))
 
 
 if __name__ == "__main__":

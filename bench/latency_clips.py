@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 
+from vr_trt.bench.clip_windows import demo_clip
 from vr_trt.errors import UsageError
 from vr_trt.runtime.planes import build_frame, take_planes
 
@@ -27,12 +28,9 @@ def make_clip(name: str, folder: Path, frames: int) -> Path:
                 f"{name} is not a file: give one, or {DEMO}, {SILENT} or {TEN_BIT} with --clip"
             )
         return Path(name)
-    demo = folder / f"{DEMO}.mp4"
+    demo = folder / "demo.mp4"
     if not demo.exists():
-        from vr_trt.bench.demo_clip import make
-        from vr_trt.bench.demo_scene import Scene
-
-        make(demo, Scene(frames=frames))
+        demo_clip(folder, frames)
     if name == DEMO:
         return demo
     path = folder / f"{name}.mkv"

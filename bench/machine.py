@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def describe() -> dict[str, str | int | dict[str, str]]:
     """Processor, cores, memory, versions and commit."""
     return {
         "processor": _processor(),
-        "cores": len(_cores()),
+        "cores": _cores(),
         "memory_gib": round(_memory_bytes() / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -23,6 +24,12 @@ def describe() -> dict[str, str | int | dict[str, str]]:
         "commit": _commit(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def command_line() -> str:
+    """The running `python -m vr_trt.bench.…`; of files and folders the names alone."""
+    program, *words = (Path(word) for word in sys.argv)
+    return " ".join([f"python -m vr_trt.bench.{program.stem}", *(word.name for word in words)])
 
 
 def _processor() -> str:
@@ -34,10 +41,11 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _cores() -> set[int]:
+def _cores() -> int:
+    # As the runtime counts them, which is not asked: where kernels are measured it may be missing.
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""The plain, unfolded networks in PyTorch on whole clips: the rival, and what is right.
+"""The plain, unfolded networks in PyTorch on whole clips: the rival, and the measure of what is right.
 
 As the published scripts do it: the clip is encoded at once, restored at once, decoded at once.
 """
@@ -15,7 +15,7 @@ from vr_trt.export.clip import UNIT, pad_frames
 from vr_trt.export.colour_fix import Wavelet
 from vr_trt.export.diffusion import condition
 from vr_trt.export.generator import Generator
-from vr_trt.export.models import find_model_files
+from vr_trt.export.models import ModelFiles, find_model_files
 from vr_trt.export.vae import VideoVae, split_moments
 from vr_trt.runtime.noise import window_noise
 from vr_trt.runtime.onnxruntime_session import usable_cores
@@ -25,11 +25,12 @@ TIMESTEP = 1000.0
 
 
 class PlainNetworks:
-    """VAE and generator of a model, as trained: in fp32 on the CPU, in bf16 on a GPU."""
+    """VAE and generator of a model, as trained."""
 
-    def __init__(self, model: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32):
-        """ModelError for weights that are not here."""
-        files = find_model_files(model)
+    def __init__(
+        self, files: ModelFiles, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Read the weights; ModelError where they are not here."""
         self._device, self._dtype = torch.device(device), dtype
         self.vae = self._filled(VideoVae(files.vae), dict(files.load_vae()))
         self.generator = self._filled(Generator(files.generator), dict(files.load_generator()))
@@ -48,9 +49,9 @@ class PlainNetworks:
         """A clip [1, 3, 4n+1, H, W] in -1..1 to scaled latents [1, C, n+1, h, w]."""
         return split_moments(self.vae.encode(x))[0] * self.scaling
 
-    def restore(self, latent: Tensor, noise: Tensor) -> Tensor:
-        """Latents and noise [1, C, T, h, w] to restored latents, in one step."""
-        given, start = (side[0].permute(1, 2, 3, 0) for side in (latent, noise))
+    def restore(self, noise: Tensor, latent: Tensor) -> Tensor:
+        """Noise and latents [1, C, T, h, w] to restored latents, in one step."""
+        start, given = (side[0].permute(1, 2, 3, 0) for side in (noise, latent))
         timestep = torch.tensor(TIMESTEP, device=self._device)
         video = torch.cat([start, condition(given, None, 0.0)], -1)
         velocity = self.generator(video, self._text, timestep)
@@ -72,7 +73,7 @@ class TorchWay:
         torch.set_num_threads(usable_cores())
         gpu = torch.cuda.is_available()
         self._networks = networks = PlainNetworks(
-            self._model,
+            find_model_files(self._model),
             device="cuda" if gpu else "cpu",
             dtype=torch.bfloat16 if gpu else torch.float32,
         )
@@ -98,7 +99,7 @@ class TorchWay:
         with stage_call("generator"):
             _, channels, T, h, w = latent.shape
             noise = torch.from_numpy(window_noise(0, 0, T, (h, w), channels))
-            restored = self._networks.restore(latent, self._networks.on_device(noise))
+            restored = self._networks.restore(self._networks.on_device(noise), latent)
         with stage_call("decode"):
             out = self._networks.decode(restored)
         with stage_call("colour"):

@@ -6,7 +6,6 @@ bar (bench/quality_bars.py) fails the command. The result names the weights that
 holds it to those of the repository.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -76,12 +75,6 @@ def digests(files: ModelFiles) -> dict[str, str]:
     return {path.name: hash_file(path) for path in paths} | {
         "shipped manifest": hash_file(find_model("nano") / "manifest.json")
     }
-
-
-def write(document: Mapping[str, Any], path: Path) -> None:
-    """Keep the result."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def table(document: Mapping[str, Any]) -> Table:

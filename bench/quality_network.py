@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vr_trt.bench.plain_networks import PlainNetworks
 from vr_trt.bench.quality_clip import Pixels
 from vr_trt.export.causal import Stream
-from vr_trt.export.diffusion import Sampling, condition, sample
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
 from vr_trt.export.folded_generator import FoldedGenerator, StaticGenerator
 from vr_trt.export.fp8_vae import observe, quantise_coder
-from vr_trt.export.generator import Generator
 from vr_trt.export.models import ModelFiles
-from vr_trt.export.vae import VIDEO, Decoder, Encoder, VideoVae, split_moments
+from vr_trt.export.vae import VIDEO, Decoder, Encoder
 from vr_trt.runtime.latent_windows import Latents, LatentWindows
 from vr_trt.runtime.noise import window_noise
 from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, START_LATENTS
@@ -67,25 +66,8 @@ def noise_like(latents: Tensor, seed: int, start: int = 0) -> Tensor:
 
 def whole_clip(files: ModelFiles) -> Chain:
     """The reference: the checkpoint's own networks in fp32, the clip as one piece."""
-    vae = VideoVae(files.vae)
-    vae.load_state_dict(dict(files.load_vae()))
-    vae.float().requires_grad_(False)
-    generator = Generator(files.generator)
-    generator.load_state_dict(dict(files.load_generator()))
-    generator.float().requires_grad_(False)
-    text = files.load_text()
-
-    def generate(noise: Tensor, latents: Tensor) -> Tensor:
-        noise_THWC, latents_THWC = (x[0].permute(1, 2, 3, 0) for x in (noise, latents))
-        given = condition(latents_THWC, None, 0.0)
-        restored = sample(generator, noise_THWC, given, (text, None), Sampling())
-        return restored.permute(3, 0, 1, 2)[None]
-
-    return Chain(
-        encode=lambda x: split_moments(vae.encode(x))[0] * files.vae.scaling,
-        generate=generate,
-        decode=lambda z: vae.decode(z / files.vae.scaling),
-    )
+    plain = PlainNetworks(files)
+    return Chain(encode=plain.encode, generate=plain.restore, decode=plain.decode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from vr_trt.bench.cut_clips import shot
-from vr_trt.bench.machine import describe
+from vr_trt.bench.machine import command_line, describe
+from vr_trt.bench.whole_file import write_json
 
 SAMPLE_SECONDS = 0.25
 
@@ -112,15 +113,14 @@ def main() -> None:
     load = [round(one, 1) for one in os.getloadavg()]
     result = {
         "machine": describe(),
-        "command": " ".join(sys.argv[1:]),
+        "command": command_line(),
         "note": given.note,
         "load_average_after": load,
         "same_file": same,
         "rows": rows,
     }
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(given.out, result)
     print(json.dumps(result))
 
 

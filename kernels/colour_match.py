@@ -35,12 +35,16 @@ def match_reference(
     restored: "Tensor",  # [3, F, H, W] in -1..1
     reference: "Tensor",  # [3, F, H, W]
     axes: Axes,
+    dtype: "torch.dtype | None" = None,
 ) -> "Tensor":  # [F, 3, 2] fp32
-    """Scale and shift of every channel; of a single sample the deviation is that of the floor."""
+    """Scale and shift of every channel, computed in `dtype`, or fp64.
+
+    Of a single sample the deviation is that of the floor.
+    """
     import torch
 
     def moments(x: "Tensor") -> "tuple[Tensor, Tensor]":
-        wide = x.double()
+        wide = x.to(dtype or torch.float64)
         if axes == "lab":
             wide = lab_reference((wide * 0.5 + 0.5).clamp(0, 1))
         wide = wide.flatten(2)  # [3, F, H W]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import OURS, PYTORCH, Case
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case
 from vr_trt.bench.roofline import Work
 from vr_trt.kernels.colour_match import Axes, ColourMatch, match_reference
 
@@ -49,8 +49,13 @@ def ours(given: Inputs) -> Callable[[], Tensor]:
 
 
 def plain(given: Inputs) -> Callable[[], Tensor]:
-    """PyTorch, operator by operator."""
-    return lambda: match_reference(given.restored, given.reference, given.axes)
+    """PyTorch in fp32, as ours is, operator by operator."""
+    return lambda: match_reference(given.restored, given.reference, given.axes, torch.float32)
+
+
+def compiled(given: Inputs) -> Callable[[], Tensor]:
+    """The same by torch.compile."""
+    return torch.compile(plain(given), dynamic=False)
 
 
 def case(name: str, axes: Axes, size: tuple[int, int], timed: bool) -> Case:
@@ -64,7 +69,7 @@ def case(name: str, axes: Axes, size: tuple[int, int], timed: bool) -> Case:
         limit=LIMIT,
         make=make(axes, size),
         reference=lambda given: (match_reference(given.restored, given.reference, axes),),
-        ways={OURS: ours, PYTORCH: plain} if timed else {OURS: ours},
+        ways={OURS: ours, PYTORCH: plain, COMPILED: compiled} if timed else {OURS: ours},
         shape={"frames": FRAMES, "rows": size[0], "columns": size[1]},
         timed=timed,
     )

@@ -74,19 +74,20 @@ RMS_NORM = Kernel(
 
 
 def _added(given: Inputs) -> Sequence[Tensor]:
-    return (F.rms_norm(given.x + given.y, given.x.shape[-1:], eps=EPS),)
+    total = given.x + given.y
+    return total, F.rms_norm(total, total.shape[-1:], eps=EPS)
 
 
 def _added_by_ours(given: Inputs) -> Sequence[Tensor]:
-    return (residual_norm(given.x, given.y, out=given.out),)
+    return given.x, residual_norm(given.x, given.y, out=given.out)
 
 
-# In place: x grows from call to call, so the error is that of the first, on a copy of x.
+# Ours is in place: x grows from call to call, so the error is that of the first, on a copy of x.
 RESIDUAL_NORM = Kernel(
     name="residual_norm",
     ours=_added_by_ours,
     plain=_added,
-    reference=lambda given: residual_norm_reference(given.x.float(), given.y.float())[1:],
+    reference=lambda given: residual_norm_reference(given.x.float(), given.y.float()),
     moved=4,
 )
 

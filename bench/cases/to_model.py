@@ -1,6 +1,6 @@
 """`to_model`: NV12 or P010 to the canvas in fp16; the rival is the graph's module in PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
 from vr_trt.bench.cases.networks import poisoned
-from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
+from vr_trt.bench.cases.pixels import Clip, Planes, on, pytorch
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToModelSub
 from vr_trt.kernels.to_model import ToModel, ToModelTables, to_model_reference, to_model_tables
@@ -75,9 +75,11 @@ def reference(given: Inputs) -> tuple[Tensor, ...]:
 
 
 def module_inputs(given: Inputs) -> tuple[Any, ...]:
-    """What the graph's module takes: planar codes and dense matrices."""
+    """What the graph's module takes: codes in the low bits, and dense matrices."""
     clip, device = given.clip, str(given.out.device)
-    codes = [(plane.int() >> clip.shift).float() for plane in given.planes]
+    codes: Sequence[Tensor] = given.planes
+    if clip.shift:
+        codes = [(plane.int() >> clip.shift).to(torch.int16) for plane in given.planes]
     rows, cols, chroma_rows, chroma_cols = on(
         device, [*clip.resize(), *clip.chroma(clip.source, up=True)]
     )
@@ -102,8 +104,8 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         reference=reference,
         ways={
             OURS: ours_with(None),
-            PYTORCH: _squeezed(eager(ToModelSub(), module_inputs)),
-            COMPILED: _squeezed(compiled(ToModelSub(), module_inputs)),
+            PYTORCH: _squeezed(pytorch(ToModelSub(), module_inputs)),
+            COMPILED: _squeezed(pytorch(ToModelSub(), module_inputs, compiles=True)),
         },
         shape={"frames": clip.frames, "bits": clip.bits},
         timed=timed,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way, relative_rms
 from vr_trt.bench.cases.networks import poisoned
-from vr_trt.bench.cases.pixels import Clip, Planes, compiled, eager, on
+from vr_trt.bench.cases.pixels import Clip, Planes, on, pytorch
 from vr_trt.bench.roofline import Work
 from vr_trt.export.pixels import ToVideoSub
 from vr_trt.kernels.to_video import ToVideo, ToVideoTables, to_video_reference, to_video_tables
@@ -74,8 +74,15 @@ def module_inputs(given: Inputs) -> tuple[Any, ...]:
     """What the graph's module takes."""
     tables, device = given.tables, str(given.x.device)
     rows, cols = on(device, given.clip.chroma(given.clip.out, up=False))
-    x = given.x.float()[None]
-    return (x, x, *on(device, [tables.from_rgb, tables.dither, tables.limits]), rows, cols.T)
+    x = given.x[None]
+    reference = torch.zeros((), device=device).expand(x.shape)  # without correction it is not read
+    return (
+        x,
+        reference,
+        *on(device, [tables.from_rgb, tables.dither, tables.limits]),
+        rows,
+        cols.T,
+    )
 
 
 def error(given: Any, wanted: Any) -> float:
@@ -115,8 +122,8 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         reference=lambda given: to_video_reference(given.x, given.tables, given.clip.shift),
         ways={
             OURS: ours_with(None),
-            PYTORCH: _shifted(eager(module, module_inputs)),
-            COMPILED: _shifted(compiled(module, module_inputs)),
+            PYTORCH: _shifted(pytorch(module, module_inputs)),
+            COMPILED: _shifted(pytorch(module, module_inputs, compiles=True)),
         },
         error=error,
         shape={"frames": clip.frames, "bits": clip.bits},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
 from vr_trt.bench.cases.networks import poisoned
-from vr_trt.bench.cases.pixels import Clip, compiled, eager
+from vr_trt.bench.cases.pixels import Clip, pytorch
 from vr_trt.bench.roofline import Work
 from vr_trt.export.colour_fix import Wavelet as WaveletModule
 from vr_trt.kernels.tuning import tuned
@@ -71,8 +71,8 @@ def ours_with(options: Mapping[str, int] | None) -> Callable[[Inputs], Callable[
 
 
 def module_inputs(given: Inputs) -> tuple[Any, ...]:
-    """[F, 3, H, W] fp32 each."""
-    restored, reference = (p.transpose(0, 1).float().contiguous() for p in given.pictures)
+    """[F, 3, H, W] fp16 each."""
+    restored, reference = (p.transpose(0, 1).contiguous() for p in given.pictures)
     return restored, reference
 
 
@@ -103,8 +103,8 @@ def case(name: str, clip: Clip, timed: bool) -> Case:
         reference=lambda given: (wavelet_reference(*given.pictures),),
         ways={
             OURS: ours_with(None),
-            PYTORCH: _turned(eager(WaveletModule(), module_inputs)),
-            COMPILED: _turned(compiled(WaveletModule(), module_inputs)),
+            PYTORCH: _turned(pytorch(WaveletModule(), module_inputs)),
+            COMPILED: _turned(pytorch(WaveletModule(), module_inputs, compiles=True)),
         },
         shape={"frames": clip.frames},
         timed=timed,

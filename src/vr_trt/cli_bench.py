@@ -92,6 +92,7 @@ def latency(
 
     from vr_trt.bench.latency import Request, run
     from vr_trt.bench.latency_report import show
+    from vr_trt.bench.whole_file import write_json
     from vr_trt.errors import UsageError
 
     for target in filter(None, (out, plot)):
@@ -110,7 +111,7 @@ def latency(
     )
     document = run(request, lambda line: print(line, file=sys.stderr, flush=True))
     if out is not None:
-        out.write_text(dumps(document, indent=1) + "\n")
+        write_json(out, document)
     if json:
         print(dumps(document))
     else:
@@ -133,12 +134,13 @@ def quality(
 
     from rich.console import Console
 
-    from vr_trt.bench.quality import measure, table, write
+    from vr_trt.bench.quality import measure, table
+    from vr_trt.bench.whole_file import write_json
 
     errors = Console(stderr=True)
     document = measure(lambda line: errors.print(f"… {line}"))
     if out is not None:
-        write(document, out)
+        write_json(out, document)
     if json:
         print(dumps(document))
     else:

@@ -71,7 +71,7 @@ def test_a_task_that_takes_too_long_is_ended(session: Callable[[float], Session]
 
 
 def test_when_the_time_is_up_nothing_more_is_run(session: Callable[[float], Session]) -> None:
-    run = session(4)
+    run = session(2)
     run.cards(["good"])
     start = time.monotonic()
     assert do(run, "hangs")["state"] == "not run"  # ended by the whole run's time, not its own

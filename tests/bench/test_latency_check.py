@@ -11,6 +11,7 @@ from skimage.data import astronaut
 
 from vr_trt.bench.latency_check import LIMITS, Reference, errors, make_reference, verdict
 from vr_trt.bench.plain_networks import PlainNetworks
+from vr_trt.export.models import find_model_files
 from vr_trt.runtime.model import EMBEDDED, Model
 
 LATENTS = 4  # of a window: enough for the shapes
@@ -21,7 +22,7 @@ def reference() -> Reference:
     """Nine frames of 96 x 64: a photograph that moves."""
     frames = [astronaut()[100 : 100 + 64, 150 + 2 * i : 150 + 2 * i + 96] for i in range(9)]
     x = np.stack(frames).astype(np.float32).transpose(3, 0, 1, 2)[None] / 127.5 - 1
-    return make_reference(PlainNetworks("nano"), np.ascontiguousarray(x), LATENTS)
+    return make_reference(PlainNetworks(find_model_files("nano")), np.ascontiguousarray(x), LATENTS)
 
 
 def test_the_shipped_engines_are_right(reference: Reference) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage.data import astronaut
 
 from vr_trt.bench.adapter import Frames
@@ -28,8 +29,9 @@ def clip() -> Frames:
 
 @pytest.fixture(scope="module")
 def way() -> TorchWay:
-    way = TorchWay("nano")
+    way, threads = TorchWay("nano"), torch.get_num_threads()
     way.load()
+    torch.set_num_threads(threads)  # it takes all cores, which the tests after this one need not
     return way
 
 

@@ -4,6 +4,8 @@ import pytest
 
 pytest.importorskip("triton")
 
+from tests.chips import chips
+
 from vr_trt.bench import warm
 from vr_trt.bench.cases import vae
 from vr_trt.engines.triton_compile import distinct_launches
@@ -15,7 +17,7 @@ def kernels(stage: warm.Stage, chip: int) -> set[object]:
     return set(distinct_launches(stage.on("meta", chip).launches, chip))
 
 
-@pytest.mark.parametrize("chip", [90, 100])
+@pytest.mark.parametrize("chip", chips([90, 100]))
 def test_small_stages_launch_the_kernels_of_the_benchmark(chip: int) -> None:
     work = list(warm.tasks(chip))
     ahead: set[object] = set()

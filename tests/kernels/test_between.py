@@ -5,6 +5,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from tests.chips import chips
 from tests.kernel_runs import run
 
 triton = pytest.importorskip("triton")
@@ -39,7 +40,7 @@ def test_what_ships_is_what_the_source_compiles_to() -> None:
     assert made == {name: body for name, (_, _, body) in texts.items()}
 
 
-@pytest.mark.parametrize("sm", [80, 86, 89, 90, 100, 120])
+@pytest.mark.parametrize("sm", chips(quick=(90,)))
 def test_it_assembles_for_newer_chips_too(sm: int) -> None:
     for path in FOLDER.iterdir():
         assert assemble(path.read_text("ascii"), f"sm_{sm}")[:4] == b"\x7fELF"

@@ -5,18 +5,19 @@ from typing import Any
 
 import pytest
 import torch
+from tests.chips import check_fits, chips
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.kernels.aot import SHARED_LIMIT, compile_for
+from vr_trt.kernels.aot import compile_for
 from vr_trt.kernels.colour_match import (
     VARIANCE_FLOOR,
     ColourMatch,
     colour_match_kernel,
     colour_moments_kernel,
 )
-from vr_trt.kernels.tuning import CHIPS, tuned
+from vr_trt.kernels.tuning import tuned
 
 RUNS = Path(__file__).with_name("run_colour_match.py")
 
@@ -30,10 +31,8 @@ def test_the_kernels_equal_their_reference_on_a_gpu() -> None:
     run(RUNS, "cuda", at_least=12)
 
 
-OTHERS = [pytest.param(c, True, marks=pytest.mark.slow) for c in CHIPS if c not in (80, 90)]
-
-
-@pytest.mark.parametrize(("chip", "lab"), [(80, True), (90, True), (90, False), *OTHERS])
+@pytest.mark.parametrize("lab", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("chip", chips())
 def test_every_chip_compiles_them_without_spills(chip: int, lab: bool) -> None:
     strides = [f"{p}_{axis}" for p in "rt" for axis in ("channel", "frame", "row")]
     signature = dict.fromkeys(("restored", "reference"), "*fp16:16")
@@ -44,8 +43,7 @@ def test_every_chip_compiles_them_without_spills(chip: int, lab: bool) -> None:
     signature = {"moments": "*fp32:16", "out": "*fp32:16", "tiles": "i32"}
     fixed = {"FLOOR": VARIANCE_FLOOR, "BLOCK": 256}
     for compiled in (moments, compile_for(colour_match_kernel, signature, fixed, chip)):
-        assert compiled.spills == 0 and compiled.registers <= 128
-        assert compiled.shared_bytes <= SHARED_LIMIT[chip]
+        check_fits(compiled, chip, registers=128)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.chips import PRODUCT, PRODUCT_FP8, QUICK, check_fits
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
 from vr_trt.export.causal import CausalConv3d, Stream
 from vr_trt.export.sub_pixel import SubPixelConv, SubPixelUpsample
-from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
+from vr_trt.kernels.aot import Compiled, compile_for
 from vr_trt.kernels.conv3d import (
     conv3d,
     conv3d_kernel,
@@ -35,9 +36,6 @@ from vr_trt.kernels.group_norm import Moments, empty_moments
 from vr_trt.kernels.tuning import CHIPS
 
 RUNS = Path(__file__).with_name("run_conv3d.py")
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
-PRODUCT_FP8 = {89: "QMMA", 90: "QGMMA", 100: "UTCQMMA", 120: "QMMA"}
-QUICK = (86, 90)  # chips of the tests that always run
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float8_e4m3fn: "fp8e4nv"}
 
 
@@ -265,8 +263,8 @@ def check(
     assert kernel.count(product) > 0
     if chip == 90:
         assert kernel.count("HMMA", "QMMA") == 0
-    assert kernel.spills == 0 and (layer == NORMED or not kernel.serialised)
-    assert kernel.shared_bytes <= SHARED_LIMIT[chip]
+    check_fits(kernel, chip)
+    assert layer == NORMED or not kernel.serialised
     if chip >= 90 and layer.form.stride == 1:
         assert kernel.count("UTMALDG") > 0  # the copy engine fetches the tiles
     else:

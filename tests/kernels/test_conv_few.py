@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.chips import PRODUCT, check_fits, chips
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.kernels.aot import SHARED_LIMIT, compile_for
+from vr_trt.kernels.aot import compile_for
 from vr_trt.kernels.conv_few import (
     columns_constants,
     pack_few,
@@ -17,10 +18,8 @@ from vr_trt.kernels.conv_few import (
     tap_sum_kernel,
 )
 from vr_trt.kernels.conv_layer import ConvForm, PackedConv
-from vr_trt.kernels.tuning import CHIPS
 
 RUNS = Path(__file__).with_name("run_conv_few.py")
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 
 
 def test_the_kernels_equal_the_convolution_in_the_interpreter() -> None:
@@ -32,9 +31,7 @@ def test_the_kernels_equal_the_convolution_on_a_gpu() -> None:
     run(RUNS, "cuda", at_least=29)
 
 
-@pytest.mark.parametrize(
-    "chip", [c if c == 90 else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS]
-)
+@pytest.mark.parametrize("chip", chips(quick=(90,)))
 def test_what_they_become(chip: int) -> None:
     """conv_out of the published VAE in bf16, a step: every load of the product asynchronous."""
     few = pack_few(
@@ -56,4 +53,4 @@ def test_what_they_become(chip: int) -> None:
     signature |= dict.fromkeys(names, "i32") | {"step": "i32:16"}
     sums = compile_for(tap_sum_kernel, signature, sum_constants(few), chip)
     for compiled in (product, sums):
-        assert compiled.spills == 0 and compiled.shared_bytes <= SHARED_LIMIT[chip]
+        check_fits(compiled, chip)

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.chips import PRODUCT_FP8, check_fits
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
+from vr_trt.kernels.aot import Compiled, compile_for
 from vr_trt.kernels.fp8_linear import fp8_linear, fp8_linear_kernel
 from vr_trt.kernels.tuning import tuned
 
 RUNS = Path(__file__).with_name("run_fp8_linear.py")
-PRODUCT = {89: "QMMA", 90: "QGMMA", 100: "UTCQMMA", 120: "QMMA"}
 FP8 = torch.float8_e4m3fn
 
 
@@ -42,12 +42,12 @@ def compiled(chip: int, outputs: int, inputs: int, **sizes: int) -> Compiled:
     return compile_for(fp8_linear_kernel, signature, constants, chip)
 
 
-@pytest.mark.parametrize("chip", PRODUCT)
+@pytest.mark.parametrize("chip", PRODUCT_FP8)
 def test_every_chip_that_has_e4m3_multiplies_in_it(chip: int) -> None:
     kernel = compiled(chip, 7680, 2560)
-    assert kernel.count(PRODUCT[chip]) > 0 and kernel.count("HMMA", "HGMMA", "UTCHMMA") == 0
-    assert kernel.spills == 0 and not kernel.serialised
-    assert kernel.shared_bytes <= SHARED_LIMIT[chip]
+    check_fits(kernel, chip)
+    assert kernel.count(PRODUCT_FP8[chip]) > 0 and kernel.count("HMMA", "HGMMA", "UTCHMMA") == 0
+    assert not kernel.serialised
     assert kernel.count("STG.E.128") == kernel.count("STG") > 0
     if chip >= 90:  # the copy engine fetches the tiles
         assert kernel.count("UTMALDG") > 0

@@ -4,22 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.chips import PRODUCT, check_fits, chips
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.kernels.aot import SHARED_LIMIT, compile_for
+from vr_trt.kernels.aot import compile_for
 from vr_trt.kernels.frame_attention import (
     frame_attention,
     frame_attention_kernel,
     frame_attention_reference,
 )
-from vr_trt.kernels.tuning import CHIPS, tuned
+from vr_trt.kernels.tuning import tuned
 
-QUICK = (86, 90)  # the others are tested by `make test-all`
-CHIPS_QUICKLY = [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS]
 RUNS = Path(__file__).with_name("run_frame_attention.py")
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 
 
 def test_the_kernel_equals_its_reference_in_the_interpreter() -> None:
@@ -38,7 +36,7 @@ def test_reference_is_softmax_of_products() -> None:
     torch.testing.assert_close(frame_attention_reference(qkv), wanted)
 
 
-@pytest.mark.parametrize("chip", CHIPS_QUICKLY)
+@pytest.mark.parametrize("chip", chips())
 def test_what_it_becomes_on_every_chip(chip: int) -> None:
     signature = {
         "qkv": "*bf16:16", "out": "*bf16:16", "positions": "i32", "scale": "fp32",
@@ -50,10 +48,9 @@ def test_what_it_becomes_on_every_chip(chip: int) -> None:
         {"D": 512, **tuned("frame_attention", chip, bits=16)},
         chip,
     )
-    assert kernel.count(PRODUCT[chip]) > 0
+    check_fits(kernel, chip)
+    assert kernel.count(PRODUCT[chip]) > 0 and not kernel.serialised
     assert chip != 90 or kernel.count("HMMA") == 0
-    assert kernel.spills == 0 and not kernel.serialised
-    assert kernel.shared_bytes <= SHARED_LIMIT[chip]
     assert kernel.count("LDGSTS.E.BYPASS.128") > 0
 
 

@@ -1,11 +1,10 @@
 """The glue between the generator's linears: references, refusals, what compiles, and its runs."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tests.chips import chips
 from tests.kernel_runs import run
 from torch.nn import functional as F
 
@@ -113,12 +112,7 @@ def glue(chip: int, kind: str, fp8: bool) -> list[Compiled]:
     return [norm, swiglu]
 
 
-def slow_but(few: tuple[int, ...], chips: Iterable[int]) -> list[Any]:
-    """`chips` as parameters, all but `few` of them slow."""
-    return [c if c in few else pytest.param(c, marks=pytest.mark.slow) for c in chips]
-
-
-@pytest.mark.parametrize("chip", slow_but((80, 90, 120), CHIPS))
+@pytest.mark.parametrize("chip", chips())
 def test_sixteen_bits_move_sixteen_bytes_at_a_time(chip: int) -> None:
     for compiled in glue(chip, "bf16", fp8=False):
         assert compiled.spills == 0 and compiled.registers <= 64 and compiled.shared_bytes <= 1024
@@ -126,7 +120,7 @@ def test_sixteen_bits_move_sixteen_bytes_at_a_time(chip: int) -> None:
         assert compiled.count("STG.E.128") == compiled.count("STG") > 0
 
 
-@pytest.mark.parametrize("chip", slow_but((90,), [c for c in CHIPS if c >= FIRST_CHIP]))
+@pytest.mark.parametrize("chip", chips([c for c in CHIPS if c >= FIRST_CHIP]))
 def test_fp8_is_written_eight_codes_at_a_time_or_more(chip: int) -> None:
     for compiled in glue(chip, "bf16", fp8=True):
         assert compiled.spills == 0 and compiled.registers <= 64

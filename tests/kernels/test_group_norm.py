@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.chips import check_fits, chips
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
@@ -21,10 +22,7 @@ from vr_trt.kernels.group_norm import (
     scale_shift_kernel,
     scale_shift_reference,
 )
-from vr_trt.kernels.tuning import CHIPS
 
-QUICK = (86, 90)  # the others are tested by `make test-all`
-CHIPS_QUICKLY = [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS]
 RUNS = Path(__file__).with_name("run_group_norm.py")
 
 
@@ -76,13 +74,12 @@ SIGNATURES: dict[Any, tuple[dict[str, str], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("chip", CHIPS_QUICKLY)
+@pytest.mark.parametrize("chip", chips())
 @pytest.mark.parametrize("kernel", SIGNATURES, ids=lambda kernel: kernel.__name__)
 def test_what_they_become_on_every_chip(kernel: Any, chip: int) -> None:
     signature, constants = SIGNATURES[kernel]
     compiled = compile_for(kernel, signature, constants, chip)
-    assert compiled.spills == 0
-    assert compiled.registers <= 128  # four blocks of 128 threads on a multiprocessor
+    check_fits(compiled, chip, registers=128)  # four blocks of 128 threads on a multiprocessor
     assert compiled.count("LDG.E.128") > 0  # 16 bytes at a time
 
 

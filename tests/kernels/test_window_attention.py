@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.chips import PRODUCT, PRODUCT_FP8, check_fits, chips
 from tests.kernel_runs import run
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
-from vr_trt.kernels.aot import SHARED_LIMIT, Compiled, compile_for
+from vr_trt.kernels.aot import Compiled, compile_for
 from vr_trt.kernels.tuning import CHIPS, tuned
 from vr_trt.kernels.window_attention import (
     compile_attention,
@@ -26,7 +27,6 @@ Change = Callable[[torch.Tensor, torch.Tensor, QkNorm], tuple[torch.Tensor, torc
 RUNS = Path(__file__).with_name("run_window_attention.py")
 SPEC = WindowSpec(grid=(2, 4, 6), shifted=False, text_tokens=3, head_width=32, rope="language")
 CPU = torch.device("cpu")
-PRODUCT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTCHMMA", 120: "HMMA"}
 
 
 def test_the_kernels_equal_their_reference_in_the_interpreter() -> None:
@@ -118,26 +118,23 @@ def test_attention_of_other_forms(head_width: int, text_parts: int, chip: int) -
     check_attention(compile_attention("fp16", 20, head_width, chip, text_parts), chip)
 
 
-@pytest.mark.parametrize(
-    "chip", [c if c == 90 else pytest.param(c, marks=pytest.mark.slow) for c in CHIPS if c >= 89]
-)
+@pytest.mark.parametrize("chip", chips(PRODUCT_FP8))
 def test_attention_that_ends_in_codes(chip: int) -> None:
     compiled = compile_attention("bf16", 20, 128, chip, codes=True)
-    assert compiled.spills == 0 and compiled.shared_bytes <= SHARED_LIMIT[chip]
+    check_fits(compiled, chip)
     assert compiled.count(PRODUCT[chip]) > 0 and compiled.count("F2FP") > 0
     assert compiled.count("STG.E.U8", "STG.E.U16") == 0
 
 
 def check_attention(compiled: Compiled, chip: int) -> None:
-    assert compiled.spills == 0 and not compiled.serialised
-    assert compiled.shared_bytes <= SHARED_LIMIT[chip]
-    assert compiled.count(PRODUCT[chip]) > 0
+    check_fits(compiled, chip)
+    assert compiled.count(PRODUCT[chip]) > 0 and not compiled.serialised
     # Rows are gathered 16 bytes a thread, past the registers.
     assert compiled.count("LDGSTS.E.BYPASS.128") > 0 and compiled.count("LDGSTS.E.64") == 0
     assert compiled.count("STG.E.128") > 0 and compiled.count("STG.E.U16", "STG.E.64") == 0
 
 
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("chip", chips())
 def test_keys_and_means_are_moved_in_wide_pieces(chip: int) -> None:
     tensors = ("video", "text", "video_weight", "text_weight", "keys")
     signature = dict.fromkeys(tensors, "*fp16:16") | {"cos": "*fp32:16", "sin": "*fp32:16"}
@@ -150,6 +147,6 @@ def test_keys_and_means_are_moved_in_wide_pieces(chip: int) -> None:
     constants = {"QUANTISES": False, **tuned("window_mean", chip)}
     mean = compile_for(window_mean_kernel, signature | {"scale": "*fp32:16"}, constants, chip)
     for compiled in (keys, mean):
-        assert compiled.spills == 0 and compiled.registers <= 128
+        check_fits(compiled, chip, registers=128)
         assert compiled.count("LDG.E.U16", "STG.E.U16") == 0
     assert keys.count("LDG.E.128") > 0 and keys.count("STG.E.128") > 0
