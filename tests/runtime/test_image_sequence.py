@@ -199,7 +199,7 @@ def test_pipes_at_both_ends(tmp_path: Path, model: str, came: str, codec: str) -
     output = tmp_path / "out"
     output.write_bytes(done.stdout)
     frames = read_frames(output)
-    assert (len(frames), frames[0].width, frames[0].height) == (23, 480, 360)
+    assert (len(frames), frames[0].width, frames[0].height) == (23, 160, 120)
     assert [float(at) for at in seconds(frames)] == pytest.approx(
         [i / 25 for i in range(23)], abs=0.001
     )
