@@ -3,8 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.small import sitecustomize
+
+from vr_trt.engines import profiles
 
 # A shell that starts the tests in the background has interrupts ignored, and children inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,3 +34,14 @@ def signals_kept() -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def small_pictures() -> Iterator[None]:
+    """360p is 120 pixels high, here and in every process that is started: a third of the time."""
+    here = [str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    small = sitecustomize.thirds()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, here)))
+        patch.setattr(profiles, "load_profiles", lambda: small)
+        yield

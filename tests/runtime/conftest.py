@@ -154,7 +154,9 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def whole(
+    film: Path, model: str, small_pictures: None, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
     """What one worker makes, in its own process."""
     output = tmp_path_factory.mktemp("whole") / "out.mp4"
     done = run(film, model, output)

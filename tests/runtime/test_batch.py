@@ -14,6 +14,8 @@ from tests.fake_model import make_fake_model
 from tests.media import make_image, read_frames
 from tests.spreading import children, make_film, wait_for_none
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:

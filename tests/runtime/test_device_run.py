@@ -22,10 +22,11 @@ from tests.codec_stand_ins import (
 from tests.fake_model import make_fake_model
 from tests.media import make_video, read_frames
 from tests.recorded_device import RecordedDevice
-from tests.runtime.test_serving import EXACT, add_engines
+from tests.runtime.test_serving import add_engines
 
 from vr_trt import Restorer
 from vr_trt.engines import card_budget
+from vr_trt.engines.cache import Canvas
 from vr_trt.engines.selection import Machine
 from vr_trt.errors import MemoryBudgetError, ModelError
 from vr_trt.runtime import (
@@ -47,13 +48,16 @@ from vr_trt.runtime.restorer import Report
 from vr_trt.runtime.run_options import RunOptions
 from vr_trt.runtime.video_codecs import NVENC, Encoding
 
-FILM = (64, 48)  # at 360p 480x360, padded to 480x368
-NETWORKS = {"H": 368, "W": 480, "H2": 184, "W2": 240, "h": 46, "w": 60}
-_OUT = {"F": 1, "Wo": 480, "Ho": 360, "Wp": 480, "Hp": 368}
+FILM = (64, 48)  # at a third of 360p 160x120, padded to 160x128
+EXACT = Canvas(width=160, height=128, latents=6, step=1)
+NETWORKS = {"H": 128, "W": 160, "H2": 64, "W2": 80, "h": 16, "w": 20}
+_OUT = {"F": 1, "Wo": 160, "Ho": 120, "Wp": 160, "Hp": 128}
 PIXELS = {
     "to_model": {**_OUT, "W": 64, "H": 48, "w": 32, "h": 24},
-    "to_video": {**_OUT, "w": 240, "h": 180},
+    "to_video": {**_OUT, "w": 80, "h": 60},
 }
+
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 @pytest.fixture

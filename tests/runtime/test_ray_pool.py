@@ -16,7 +16,7 @@ from vr_trt.runtime.ray_pool import RayCluster, RayPool
 from vr_trt.runtime.workers import RemoteServer, Said
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_pictures")]
 ROOT = Path(__file__).parents[2]
 
 

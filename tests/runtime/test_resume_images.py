@@ -27,6 +27,8 @@ main(sys.argv[2:])
 """
 FRAMES = 60
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -48,7 +50,9 @@ def images(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(film: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(
+    film: Path, model: str, small_pictures: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     subprocess.run(command(film, model, folder / "f%03d.jpg", 0), check=True)
     assert len(images(folder)) == FRAMES == len(list(folder.iterdir()))

@@ -15,6 +15,8 @@ from tests.spreading import FRAMES, children, command, run, segments, wait_for_n
 from vr_trt.cli import exit_code
 from vr_trt.runtime.journal import folder_of
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_file_is_that_of_one_worker(
@@ -36,7 +38,7 @@ def kill_workers(process: subprocess.Popen[str], generator: random.Random, kills
     """Kill -9 so many of a run's workers, at random moments; how many were there to be killed."""
     killed = 0
     while process.poll() is None and killed < kills:
-        time.sleep(generator.uniform(0, 0.8))
+        time.sleep(generator.uniform(0, 0.3))
         if workers := children(process.pid):
             os.kill(generator.choice(workers), signal.SIGKILL)
             killed += 1
@@ -154,7 +156,7 @@ def test_stopped_at_random_moments(film: Path, model: str, tmp_path: Path, whole
                 stderr=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-            time.sleep(generator.uniform(0.5, 4))
+            time.sleep(generator.uniform(0.4, 2))
             orphans = children(process.pid)
             process.kill()
             process.wait()

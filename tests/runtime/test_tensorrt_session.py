@@ -165,12 +165,14 @@ def test_bf16_goes_there_and_back(device: RecordedDevice) -> None:
     assert tensor.numpy().tolist() == [1.0] * 4
 
 
+@pytest.mark.usefixtures("small_pictures")
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_whole_run_is_that_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: RecordedDevice, cut: bool
 ) -> None:
     """Engines of the cache, an invented card, TensorRT's stand-in: frames equal the CPU's."""
-    from tests.runtime.test_serving import EXACT, add_engines
+    from tests.runtime.test_device_run import EXACT, FILM, NETWORKS
+    from tests.runtime.test_serving import add_engines
 
     from vr_trt import Restorer
     from vr_trt.engines.selection import Machine
@@ -179,17 +181,16 @@ def test_a_whole_run_is_that_of_the_cpu(
     monkeypatch.setenv("VR_TRT_CACHE", str(tmp_path / "cache"))
     folder = make_fake_model(tmp_path / "model", cut=cut)
     add_engines(folder, EXACT, cut, backend="tensorrt-rtx", targets=(89,), precision="fp16")
-    sizes = {"H": 368, "W": 480, "H2": 184, "W2": 240, "h": 46, "w": 60}
-    stand_in = tensorrt_stand_in.library(device, sizes)
+    stand_in = tensorrt_stand_in.library(device, NETWORKS)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", stand_in)
     monkeypatch.setattr(tensorrt_session, "CudaDevice", lambda: device)
     here = frozenset({"onnxruntime", "tensorrt-rtx"})
     card = Machine(sm=89, memory=32 << 30, installed=here, runs=serving.SESSIONS)
     monkeypatch.setattr(serving, "this_machine", lambda: card)
-    film = make_video(tmp_path / "in.mkv", frames=30, size=(64, 48))
+    film = make_video(tmp_path / "in.mkv", frames=30, size=FILM)
     with Restorer(model="seedvr2-3b", profile="360p") as restorer:
         report = restorer.restore(film, tmp_path / "gpu.mkv")
-    assert report.engines.startswith("tensorrt-rtx fp16 at 480x368")
+    assert report.engines.startswith("tensorrt-rtx fp16 at 160x128")
     assert device.asked.count("execute") > 10
     with Restorer(model=str(folder), profile="360p", backend="onnxruntime") as restorer:
         restorer.restore(film, tmp_path / "cpu.mkv")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tests.fake_model import make_fake_model
 from tests.media import make_video, read_frames
 from tests.recorded_device import RecordedDevice
-from tests.runtime.test_device_run import FILM, NETWORKS
-from tests.runtime.test_serving import EXACT, add_engines
+from tests.runtime.test_device_run import EXACT, FILM, NETWORKS
+from tests.runtime.test_serving import add_engines
 
 pytest.importorskip("triton")
 
@@ -28,6 +28,8 @@ from vr_trt.runtime import plan as planning
 from vr_trt.runtime import recipe, serving, triton_loop
 from vr_trt.runtime.restorer import Report
 from vr_trt.runtime.run_options import RunOptions
+
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_a_plan_counts_the_rings(device: RecordedDevice, film: Path) -> None:
         plan = made.plan(film)
     # 45 frames of 64x48 wait; x and decoded x of five frames, two slots each, in bf16; and more.
     assert plan.rings is not None
-    assert plan.rings.device > 4 * 2 * 3 * 5 * 480 * 368 and plan.rings.host > 0
+    assert plan.rings.device > 4 * 2 * 3 * 5 * EXACT.width * EXACT.height and plan.rings.host > 0
 
 
 LINE = "encoder, generator and decoder take turns on the card, which spares 4.3 GB there and moves 0.67"
