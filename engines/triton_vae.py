@@ -36,11 +36,13 @@ class TritonCoderStage:
         self, network: Coder, layers: CoderLayers, call: Call, size: Size,
         states: dict[str, Tensor], arena: Arena | None = None,
     ) -> None:  # fmt: skip
+        layers = _of_its_chip(layers)
         self.arena = arena or own_arena(network, layers, call, size)
-        walk = Walk(network, layers, states, self.arena, starts=call != "step")
+        rehearsal = Arena()
+        _walked(network, layers, call, size, {}, rehearsal)
+        self.arena.follow(rehearsal.packed())
+        walk, given, made = _walked(network, layers, call, size, states, self.arena)
         came, result = ("x", "latent") if isinstance(network, Encoder) else ("latent", "x")
-        given = self.arena.take((1, network.conv_in.in_channels, *size), layers.dtype)
-        made = walk.coder(network, given)
         self.launches, self.used = walk.launches, frozenset(walk.used)
         self._inputs, self._outputs = {came: given}, {result: made}
         names = network.states if call != "image" else []
@@ -63,11 +65,23 @@ class TritonCoderStage:
 
 
 def own_arena(network: Coder, layers: CoderLayers, call: Call, size: Size) -> Arena:
-    """An arena with the memory that this one stage needs, on the layers' device.
-
-    Laid out for that device's chip: shapes alone would be tuned as the interpreter's are.
-    """
-    if layers.chip is None and layers.device.type == "cuda":
-        layers = replace(layers, chip=capability_of(layers.device))
-    shapes = TritonCoderStage(network, layers, call, size, {}, Arena())
+    """An arena with the memory that this one stage needs, on the layers' device."""
+    shapes = TritonCoderStage(network, _of_its_chip(layers), call, size, {}, Arena())
     return Arena(torch.empty(shapes.arena.size, dtype=torch.uint8, device=layers.device))
+
+
+def _of_its_chip(layers: CoderLayers) -> CoderLayers:
+    """Tuned for the layers' own device where that is a GPU: shapes alone would be as interpreted."""
+    if layers.chip is None and layers.device.type == "cuda":
+        return replace(layers, chip=capability_of(layers.device))
+    return layers
+
+
+def _walked(
+    network: Coder, layers: CoderLayers, call: Call, size: Size,
+    states: dict[str, Tensor], arena: Arena,
+) -> tuple[Walk, Tensor, Tensor]:  # fmt: skip
+    """The way through the network, its input and its result, in `arena`."""
+    walk = Walk(network, layers, states, arena, starts=call != "step")
+    given = arena.take((1, network.conv_in.in_channels, *size), layers.dtype)
+    return walk, given, walk.coder(network, given)
