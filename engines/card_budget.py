@@ -2,9 +2,9 @@
 
 A run takes its stages in turn. All weights stay on the card, and beside them, at the fullest moment,
 one stage's activations, its state twice (what it reads and what it writes) and its ends, and the
-other stages' states. Three settings need less: the VAE cut by resolution (exact, and nothing is
-moved), the generator's weights streamed, and states that rest in the host's pinned memory between
-calls.
+other stages' states. The VAE cut by resolution needs less (exact, and nothing is moved), and so do
+engines whose weights the library streams. This is of networks that TensorRT runs; `engines.triton_law`
+is of the others.
 """
 
 from collections.abc import Collection
@@ -29,18 +29,16 @@ STREAMED = 2  # blocks of the generator on the card at once: one computes, the n
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How a run keeps its memory down; all but `cut` move bytes between host and card."""
+    """How TensorRT's networks keep a run's memory down."""
 
     precision: str = "fp16"  # of the generator; the VAE's is fp16 where this is fp8
     cut: bool = False
-    streamed: bool = False  # the generator's weights
-    host_states: bool = False
+    streamed: bool = False  # the generator's weights, over the bus for every window
     starts_stay: bool = False  # engines of a shot's first call are kept: nothing is opened later
 
     def __str__(self) -> str:
-        words = [self.precision, "cut" if self.cut else "whole"]
+        words = [self.precision, "VAE cut" if self.cut else "VAE whole"]
         words += ["weights streamed"] * self.streamed
-        words += ["states in host memory"] * self.host_states
         return ", ".join(words)
 
 
@@ -49,7 +47,6 @@ class Budget:
     """A run's memory on the card."""
 
     stages: dict[str, int]  # bytes at the fullest moment of each
-    moved: int  # bytes between host and card for every frame, beside the frames
 
     @property
     def peak(self) -> int:
@@ -82,12 +79,10 @@ def budget(
     weights = _resident_weights(network, needs, settings)
     found = {}
     for stage, need in needs.items():
-        rest = 0 if settings.host_states else _resting_states(needs, stage)
+        rest = _resting_states(needs, stage)
         found[stage] = weights + need.working + rest + _chunk(network, stage, canvas, settings)
-    states = 0 if settings.host_states else _resting_states(needs, "")
-    found["to_video"] = weights + states + picture_bytes(canvas)
-    moved = _moved(network, needs, canvas, settings)
-    return Budget(stages={s: CONTEXT_BYTES + n for s, n in found.items()}, moved=moved)
+    found["to_video"] = weights + _resting_states(needs, "") + picture_bytes(canvas)
+    return Budget(stages={s: CONTEXT_BYTES + n for s, n in found.items()})
 
 
 def picture_bytes(canvas: Canvas) -> int:
@@ -133,16 +128,6 @@ def _chunk(network: Network, stage: str, canvas: Canvas, settings: Settings) -> 
     frames = START_FRAMES if stage.endswith("start") else FRAMES_PER_LATENT * canvas.step
     size = 4 if settings.precision == "fp32" else 2
     return (frames - 1) * feature_elements(network.vae, stage, canvas) * size
-
-
-def _moved(network: Network, needs: dict[str, Needs], canvas: Canvas, settings: Settings) -> int:
-    moved = 0.0
-    if settings.host_states:  # there and back, once a chunk
-        states = sum(need.state_out for stage, need in needs.items() if stage.endswith("_step"))
-        moved += 2 * states / (FRAMES_PER_LATENT * canvas.step)
-    if settings.streamed and "generator" in needs:
-        moved += needs["generator"].weights / (FRAMES_PER_LATENT * canvas.latents)
-    return int(moved)
 
 
 def largest_tensor(network: Network, canvas: Canvas, *, cut: bool) -> int:

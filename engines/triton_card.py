@@ -26,6 +26,7 @@ from vr_trt.engines.rota import (
 )
 from vr_trt.engines.selection import CPU, Selection
 
+_SMALLER = "choose a smaller --profile"
 _WITHOUT_COPIES = (
     "choose a smaller --profile, or pip install cuda-python, which lets parts of the networks take "
     "turns there"
@@ -98,6 +99,17 @@ class Turns:
     parts: Mapping[str, int]  # with what each would bring, in bytes
     able: bool  # whether what copies is installed
     frames: int  # of the film, for every window of the generator
+    otherwise: str = _SMALLER  # the advice where no turns help
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What a run knows beside its engines."""
+
+    overlap: int  # latents that windows share
+    able: bool = True  # whether parts can take turns
+    otherwise: str = _SMALLER  # the advice where no turns help
+    planned: Together | None = None  # of engines that are still to be built
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +126,7 @@ class TritonUse(CardUse):
 
     @classmethod
     def of(cls, whole: int, usable: int, turns: Turns) -> "TritonUse":
-        rota, advice = best_rota(turns.parts, whole, usable), "choose a smaller --profile"
+        rota, advice = best_rota(turns.parts, whole, usable), turns.otherwise
         if rota is None:
             rota = least_rota(turns.parts)
             if rota.sizes:
@@ -136,28 +148,24 @@ class TritonUse(CardUse):
 
 
 def triton_use(
-    model: str,
-    selection: Selection,
-    settings: Settings,
-    card: tuple[int, int],
-    overlap: int,
-    able: bool = True,
+    model: str, selection: Selection, settings: Settings, card: tuple[int, int], known: Known
 ) -> CardUse | None:
     """Of a card by a run of which some networks, or all, are on triton.
 
     `settings` are those of the networks that TensorRT runs; `card`: its compute capability and its
-    bytes; `overlap`: latents that windows share; `able`: whether parts can take turns. None where it
-    is not known.
+    bytes. None where it is not known.
     """
     sm, memory = card
     every = selection.engines
-    held = held_together([e for e in every.values() if e.spec.backend == "triton"], sm)
+    held = known.planned
+    if selection.how != "build":
+        held = held_together([e for e in every.values() if e.spec.backend == "triton"], sm)
     others = {stage for stage, e in every.items() if e.spec.backend not in ("triton", CPU)}
     if held is None or (others and model not in NETWORKS):
         return None
     rest = CONTEXT_BYTES + picture_bytes(selection.canvas)
     if others:
         rest = budget(NETWORKS[model], selection.canvas, settings, others).peak
-    frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - overlap)
-    turns = Turns(parts=held.parts, able=able, frames=frames)
+    frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - known.overlap)
+    turns = Turns(parts=held.parts, able=known.able, frames=frames, otherwise=known.otherwise)
     return TritonUse.of(held.bytes + rest, int(memory * USABLE), turns)

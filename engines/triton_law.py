@@ -29,11 +29,6 @@ class Way:
     fp8_vae: bool = False  # the VAE's blocks in E4M3, both halves
 
 
-def has_law(model: str) -> bool:
-    """Whether the table has rows of the model's networks."""
-    return model in NETWORKS
-
-
 def triton_stage(model: str, stage: str, canvas: Canvas, way: Way) -> CardBytes:
     """What one stage holds; ModelError for a model of which nothing is known."""
     fp8 = way.precision == "fp8" if stage.startswith("generator") else way.fp8_vae

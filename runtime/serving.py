@@ -6,9 +6,7 @@ from pathlib import Path
 
 from vr_trt.engines.cache import Canvas as Built
 from vr_trt.engines.cache import EngineCache
-from vr_trt.engines.card_budget import Settings
-from vr_trt.engines.cards import CardUse, card_use, nothing_beside
-from vr_trt.engines.graphs import is_cut
+from vr_trt.engines.cards import CardUse
 from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
 from vr_trt.engines.rota import NOBODY, Rota, in_words
@@ -20,13 +18,11 @@ from vr_trt.engines.selection import (
     Selection,
     check_names,
     own_graphs,
-    select,
 )
-from vr_trt.engines.triton_card import TritonUse, triton_use
+from vr_trt.engines.triton_card import TritonUse
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.runtime.canvas import Canvas
-from vr_trt.runtime.card_rings import usual_rings
-from vr_trt.runtime.device_memory import on_one_gpu
+from vr_trt.runtime.card_choice import choose_for_card
 from vr_trt.runtime.memory import MIB, Law, law_of
 from vr_trt.runtime.model import DOWNLOADED, Manifest, Model, find_model, read_manifest
 from vr_trt.runtime.onnxruntime_session import OrtOptions
@@ -152,9 +148,10 @@ class Networks:
             machine = replace(machine, memory=min(machine.memory, int(limit * (1 << 30))))
         # Where the model's own graphs will do, the cache may be unreadable.
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
-        selection = select(asked, machine, () if enough else EngineCache().engines())
+        built = [] if enough else [*EngineCache().engines()]
+        wanted = self._wanted
+        selection, card = choose_for_card(asked, machine, built, wanted.model, wanted.profile)
         canvas = replace(sizes, padded_w=selection.canvas.width, padded_h=selection.canvas.height)
-        card = _card_use(self._wanted, selection, machine) if selection.on_gpu else None
         return Serving(selection=selection, canvas=canvas, card=card)
 
     def check_card(self, serving: Serving) -> None:
@@ -213,27 +210,6 @@ class Networks:
         )
         engines = {outcome.stage: outcome.engine for outcome in build_engines(request)}
         return replace(chosen, how="exact", engines=engines)
-
-
-def _card_use(wanted: Wanted, selection: Selection, machine: Machine) -> CardUse | None:
-    model = wanted.model
-    others = {s: e for s, e in selection.engines.items() if e.spec.backend != "triton"}
-    streamed = any(e.spec.flags.get("weight_streaming") == "yes" for e in others.values())
-    settings = Settings(
-        precision=selection.precision,
-        cut=is_cut(others),
-        streamed=streamed,
-        starts_stay=on_one_gpu(selection),
-    )
-    if "triton" in selection.backends.values() and machine.sm:
-        card, overlap = (machine.sm, machine.memory), wanted.profile.overlap
-        return triton_use(model, selection, settings, card, overlap, _has_cuda_python())
-    beside = usual_rings if on_one_gpu(selection) else nothing_beside
-    return card_use(model, selection.canvas, settings, machine.memory, beside)
-
-
-def _has_cuda_python() -> bool:
-    return find_spec("cuda") is not None and find_spec("cuda.bindings") is not None
 
 
 def _open_engines(

@@ -159,7 +159,7 @@ def show_profiles(json: bool) -> None:
 
 def show_cards(json: bool) -> None:
     """What fits which card: a Markdown table, or one JSON line each."""
-    from vr_trt.engines.cards import card_rows, card_table
+    from vr_trt.engines.card_fits import card_rows, card_table
     from vr_trt.runtime.card_rings import usual_rings
 
     models = ("seedvr2-3b", "seedvr2-7b")

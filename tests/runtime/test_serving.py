@@ -290,4 +290,4 @@ def test_the_cards_memory_is_planned_and_refused(
     if not fits:
         assert exit_code(["run", *arguments]) == 4
         (line,) = capfd.readouterr().err.splitlines()
-        assert "MiB are usable: --profile 360p fits (bf16, cut, weights streamed)" in line
+        assert "MiB are usable: --backend triton fits (" in line
