@@ -24,8 +24,8 @@ from vr_trt.engines.cache import Engine
 from vr_trt.engines.selection import Machine
 from vr_trt.engines.triton_card import CardBytes
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
+from vr_trt.runtime import card_choice, recipe, serving, triton_loop
 from vr_trt.runtime import plan as planning
-from vr_trt.runtime import recipe, serving, triton_loop
 from vr_trt.runtime.restorer import Report
 from vr_trt.runtime.run_options import RunOptions
 
@@ -206,7 +206,11 @@ def test_a_host_without_room_is_refused_before_the_first_frame(
 
 
 @pytest.mark.parametrize(
-    ("able", "advice"), [(True, "take turns there already"), (False, "cuda-python")]
+    ("able", "advice"),
+    [
+        (True, "--profile .* fits .triton: .*take turns there already"),
+        (False, "choose a smaller --profile.*cuda-python"),
+    ],
 )
 def test_a_card_that_is_too_small_even_so_is_refused(
     device: RecordedDevice,
@@ -216,8 +220,8 @@ def test_a_card_that_is_too_small_even_so_is_refused(
     able: bool,
     advice: str,
 ) -> None:
-    monkeypatch.setattr(serving, "_has_cuda_python", lambda: able)
-    with pytest.raises(MemoryBudgetError, match=f"usable: choose a smaller --profile.*{advice}"):
+    monkeypatch.setattr(card_choice, "_has_cuda_python", lambda: able)
+    with pytest.raises(MemoryBudgetError, match=f"usable: {advice}"):
         run(film, "small", card_memory=6 if able else 9)
     with pytest.raises(UsageError, match="0 GB of the card: give more than 0"):
         restorer(card_memory=0)
