@@ -6,7 +6,7 @@ what it is asked, or on a GPU, where that has never been executed.
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from vr_trt.runtime import triton_loop, triton_pixels, triton_session
 from vr_trt.runtime.card_turns import CardTurns
 from vr_trt.runtime.device_loop import device_stages
 from vr_trt.runtime.device_stages import DeviceStages
+from vr_trt.runtime.frames import Frame, PixelFormat
 from vr_trt.runtime.host_stages import HostStages
 from vr_trt.runtime.model import Model
-from vr_trt.runtime.pixel_stages import PixelStages
+from vr_trt.runtime.pixel_stages import Correction, PixelStages
 from vr_trt.runtime.shot import Shot
 from vr_trt.runtime.triton_pixels import open_way, pixel_work
 from vr_trt.runtime.triton_session import TritonDevice
@@ -45,8 +46,7 @@ VAE = VaeConfig(channels=(8, 8, 8, 8), encoder_resnets=1, decoder_resnets=1, gro
 GENERATOR = generator_3b_style(
     width=32, heads=1, head_width=32, layers=2, text_width=6, shared_from=1
 )
-# Frames: one call of either coder and one window, two of each, or three.
-SHORT, LONG, LONGER = 5, 9, 13
+SHORT, LONG = 5, 9  # frames: one call of either coder and one window, or two of each
 
 
 @dataclass(kw_only=True)
@@ -155,8 +155,8 @@ def on_recorded_device(setting: RealSetting, monkeypatch: pytest.MonkeyPatch) ->
 
 CHOICES: list[tuple[int, dict[str, Any]]] = [
     (LONG, {"correction": "wavelet"}),
+    (LONG, {"correction": "wavelet", "turns": PARTS}),
     (SHORT, {"correction": "lab", "pixel": YUV10}),
-    (LONGER, {"correction": "none", "turns": PARTS}),
 ]
 if DEVICE == "cuda":
     CHOICES += [(LONG, {"correction": "adain"}), (120, {"correction": "none"})]
@@ -176,7 +176,15 @@ def test_frames_are_those_that_the_host_gets(
         ours = restored(Shot(stages.begin(film.host_stages()), film.profile), frames)
     stages.close()
     assert len(ours) == count and not (ours[0].planes[0] == ours[-1].planes[0]).all()
-    assert_equal(ours, restored(film.shot_on_host(), frames))
+    assert_equal(ours, host_frames(folder, count, film.correction, film.pixel))
+
+
+@cache
+def host_frames(
+    folder: Path, count: int, correction: Correction, pixel: PixelFormat
+) -> list[Frame]:
+    film = RealSetting(folder=folder, correction=correction, pixel=pixel)
+    return restored(film.shot_on_host(), film.frames(count))
 
 
 if DEVICE == "cuda":
