@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vr_trt.engines.build_process import Built, build_in_process
 from vr_trt.engines.builder import Builder, find_builder
-from vr_trt.engines.cache import About, Canvas, Engine, EngineCache, seal
+from vr_trt.engines.cache import About, Engine, EngineCache, seal
 from vr_trt.engines.child import Moment
 from vr_trt.engines.graphs import STAGES, GraphRequest, Graphs, find_graphs
 from vr_trt.engines.host_memory import available_bytes
@@ -24,22 +24,12 @@ _PLAN_PER_WEIGHT = 1.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BuildRequest:
-    """What to build."""
+class BuildRequest(GraphRequest):
+    """What to build, and from which graphs."""
 
-    model: str
-    profile: str
-    canvas: Canvas
     backend: str
     targets: tuple[int, ...] = ()  # compute capabilities; empty: the backend's own choice
-    precision: str | None = None  # None: the graphs' own, where they ship, else `default_precision`
-    default_precision: str = "fp16"
-    cut: bool | None = None  # the VAE by resolution; None: the graphs' own, else `default_cut`
-    default_cut: bool = False
-    stages: tuple[str, ...] = ()  # empty: all that the model has
-    options: Mapping[str, str] = field(default_factory=dict)
-    generator_file: Path | None = None
-    vae_file: Path | None = None
+    options: Mapping[str, str] = field(default_factory=dict)  # the backend's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,19 +94,7 @@ def _check(builder: Builder, precision: str, targets: tuple[int, ...]) -> None:
 
 
 def _graphs(request: BuildRequest, watch: Watch, cache: Path | None) -> Graphs:
-    wanted = GraphRequest(
-        model=request.model,
-        canvas=request.canvas,
-        profile=request.profile,
-        precision=request.precision,
-        default_precision=request.default_precision,
-        cut=request.cut,
-        default_cut=request.default_cut,
-        stages=request.stages,
-        generator_file=request.generator_file,
-        vae_file=request.vae_file,
-    )
-    graphs = find_graphs(wanted, lambda moment: watch.doing("export", moment), cache)
+    graphs = find_graphs(request, lambda moment: watch.doing("export", moment), cache)
     if graphs.is_new:
         watch.says(
             f"graphs: {graphs.model} {graphs.precision} {request.canvas}, {graphs.seconds:.1f} s"

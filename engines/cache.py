@@ -38,6 +38,16 @@ class Canvas:
     latents: int  # of a generator window
     step: int  # latents of a VAE step
 
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.width * self.height
+
+    def holds(self, other: "Canvas") -> bool:
+        """Whether a picture of `other` can be padded to this one and run in equal windows."""
+        fits = self.width >= other.width and self.height >= other.height
+        return fits and (self.latents, self.step) == (other.latents, other.step)
+
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 

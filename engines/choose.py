@@ -59,22 +59,24 @@ def choose(wish: Wish, built: Iterable[Engine]) -> Choice:
     fitting = [engine for engine in built if wish.fits(engine)]
     sets = _complete_sets(wish, [engine for engine in fitting if not engine.refusal])
     if exact := sets.get(wish.canvas):
-        return _choice("exact", wish.canvas, exact, f"engines of exactly {wish.canvas}")
+        reason = f"engines of exactly {wish.canvas}"
+        return Choice(how="exact", canvas=wish.canvas, engines=exact, reason=reason)
     seconds = max((_seconds(engines) for engines in sets.values()), default=None)
     if seconds is not None and seconds < BUILD_AT_ONCE:
         reason = (
             f"no engines of {wish.canvas}; {wish.backend} builds them now, as it built others in "
             f"{seconds:.0f} s"
         )
-        return _choice("build", wish.canvas, (), reason)
-    larger = [canvas for canvas in sets if _holds(canvas, wish.canvas)]
+        return Choice(how="build", canvas=wish.canvas, engines=(), reason=reason)
+    larger = [canvas for canvas in sets if canvas.holds(wish.canvas)]
     if larger:
-        nearest = min(larger, key=lambda canvas: (_area(canvas), canvas.width))
-        more = _area(nearest) / _area(wish.canvas) - 1
+        nearest = min(larger, key=lambda canvas: (canvas.area, canvas.width))
+        more = nearest.area / wish.canvas.area - 1
         reason = f"{wish.canvas} padded to the engines of {nearest}, {more:.0%} more pixels"
-        return _choice("pad", nearest, sets[nearest], reason)
+        return Choice(how="pad", canvas=nearest, engines=sets[nearest], reason=reason)
     refused = next((engine.refusal for engine in fitting if engine.refusal), "")
-    return _choice("none", wish.canvas, (), refused or _remedy(wish, sets))
+    reason = refused or _remedy(wish, sets)
+    return Choice(how="none", canvas=wish.canvas, engines=(), reason=reason)
 
 
 def _complete_sets(wish: Wish, built: Iterable[Engine]) -> dict[Canvas, tuple[Engine, ...]]:
@@ -89,28 +91,11 @@ def _complete_sets(wish: Wish, built: Iterable[Engine]) -> dict[Canvas, tuple[En
     }
 
 
-def _choice(
-    how: Literal["exact", "build", "pad", "none"],
-    canvas: Canvas,
-    engines: tuple[Engine, ...],
-    reason: str,
-) -> Choice:
-    return Choice(how=how, canvas=canvas, engines=engines, reason=reason)
-
-
 def _seconds(engines: Iterable[Engine]) -> float:
     """That making all of them took: each engine, and the graphs that they share."""
     times = [engine.about.seconds for engine in engines]
     graphs = max((time.get("graphs", 0.0) for time in times), default=0.0)
     return graphs + sum(time.get("all", 0.0) for time in times)
-
-
-def _holds(large: Canvas, small: Canvas) -> bool:
-    return large.width >= small.width and large.height >= small.height
-
-
-def _area(canvas: Canvas) -> int:
-    return canvas.width * canvas.height
 
 
 def _remedy(wish: Wish, sets: dict[Canvas, tuple[Engine, ...]]) -> str:

@@ -51,10 +51,10 @@ class GraphRequest:
     model: str  # a name, or a folder that holds one
     canvas: Canvas
     profile: str
-    precision: str | None  # None: as they ship
-    default_precision: str  # where they do not
-    cut: bool | None = None  # the VAE by resolution; None: as they ship
-    default_cut: bool = False  # where they do not
+    precision: str | None = None  # None: as they ship, else `default_precision`
+    default_precision: str = "fp16"
+    cut: bool | None = None  # the VAE by resolution; None: as they ship, else `default_cut`
+    default_cut: bool = False
     stages: tuple[str, ...] = ()  # empty: all that the model has
     generator_file: Path | None = None
     vae_file: Path | None = None

@@ -186,15 +186,11 @@ def own_graphs(asked: Asked) -> Selection | None:
     canvas, how, line = asked.canvas, "exact", "the model's own graphs take any size"
     if own.canvas is not None:
         canvas, line = own.canvas, f"the model's own graphs are of exactly {own.canvas}"
-        if not holds(own.canvas, asked.canvas):
+        if not own.canvas.holds(asked.canvas):
             return None
         if own.canvas != asked.canvas:
-            more = own.canvas.width * own.canvas.height / (asked.canvas.width * asked.canvas.height)
-            how = "pad"
-            line = (
-                f"{asked.canvas} padded to the model's graphs of {own.canvas}, {more - 1:.0%} more "
-                "pixels"
-            )
+            how, more = "pad", own.canvas.area / asked.canvas.area - 1
+            line = f"{asked.canvas} padded to the model's graphs of {own.canvas}, {more:.0%} more pixels"
     return Selection(
         canvas=canvas,
         how=how,
@@ -202,15 +198,6 @@ def own_graphs(asked: Asked) -> Selection | None:
         engines={},
         precision=own.precision,
         notes=(line,),
-    )
-
-
-def holds(large: Canvas, small: Canvas) -> bool:
-    """Whether a picture of `small` can be padded to `large` and run in equal windows."""
-    return (
-        large.width >= small.width
-        and large.height >= small.height
-        and (large.latents, large.step) == (small.latents, small.step)
     )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vr_trt.errors import ModelError
 from vr_trt.export.causal import CausalConv3d, FrameAttention, FrameNorm
-from vr_trt.export.fp8_vae import E4M3_MAX, Coder, fp8_layers
+from vr_trt.export.fp8 import E4M3_MAX
+from vr_trt.export.fp8_vae import Coder, fp8_layers
 from vr_trt.export.sub_pixel import SubPixelConv
 from vr_trt.kernels.conv_few import FewConv, goes_by_taps, pack_few
 from vr_trt.kernels.conv_layer import (

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vr_trt.export.causal import CausalConv3d, Stream
+from vr_trt.export.fp8 import CELL, E4M3_MAX, to_e4m3
 from vr_trt.export.vae import Decoder, Encoder, ResBlock
 
 Coder = Encoder | Decoder
-E4M3_MAX = 448.0
-CELL = 16  # matrix units take channels by so many
 
 
 def fp8_layers(network: Coder, cell: int = CELL) -> dict[str, CausalConv3d]:
@@ -30,11 +29,6 @@ def fp8_layers(network: Coder, cell: int = CELL) -> dict[str, CausalConv3d]:
                 if conv.in_channels % cell == 0 and conv.out_channels % cell == 0:
                     found[f"{name}.{part}"] = conv
     return found
-
-
-def to_e4m3(x: Tensor) -> Tensor:
-    """`x` rounded to nearest as E4M3 holds it, in its own dtype; what is too large becomes 448."""
-    return x.clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn).to(x.dtype)
 
 
 @torch.no_grad()
@@ -66,7 +60,7 @@ def quantise_coder(network: Coder, amax: Mapping[str, float]) -> Coder:
     for name, largest in amax.items():
         layer, weight = layers[name], layers[name].weight.data
         scale = (weight.abs().amax((1, 2, 3, 4), keepdim=True) / E4M3_MAX).clamp_min(1e-30)
-        layer.weight.data = to_e4m3(weight / scale) * scale
+        layer.weight.data = _rounded(weight, scale)
         layer.register_forward_pre_hook(_rounding(largest / E4M3_MAX))
     return quantised
 
@@ -74,6 +68,11 @@ def quantise_coder(network: Coder, amax: Mapping[str, float]) -> Coder:
 def _rounding(step: float) -> Callable[[nn.Module, tuple[Tensor, Stream]], tuple[Tensor, Stream]]:
     def hook(module: nn.Module, arguments: tuple[Tensor, Stream]) -> tuple[Tensor, Stream]:
         x, stream = arguments
-        return to_e4m3(x / step) * step, stream
+        return _rounded(x, step), stream
 
     return hook
+
+
+def _rounded(x: Tensor, scale: Tensor | float) -> Tensor:
+    """`x` as E4M3 with that scale holds it, in its own dtype."""
+    return to_e4m3(x / scale).to(x.dtype) * scale

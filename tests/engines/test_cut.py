@@ -17,9 +17,7 @@ from vr_trt.engines.profiles import load_profiles
 from vr_trt.errors import ModelError
 
 CANVAS = Canvas(width=64, height=32, latents=6, step=1)
-REQUEST = GraphRequest(
-    model="seedvr2-3b", canvas=CANVAS, profile="1080p", precision=None, default_precision="fp16"
-)
+REQUEST = GraphRequest(model="seedvr2-3b", canvas=CANVAS, profile="1080p")
 
 
 @pytest.fixture

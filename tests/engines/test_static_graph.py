@@ -18,9 +18,7 @@ from vr_trt.kernels.windows import any_size_tables
 
 NANO = Path(__file__).parents[2] / "engines" / "nano"
 CANVAS = Canvas(width=160, height=96, latents=2, step=1)
-REQUEST = GraphRequest(
-    model="nano", canvas=CANVAS, profile="360p", precision=None, default_precision="fp16"
-)
+REQUEST = GraphRequest(model="nano", canvas=CANVAS, profile="360p")
 CODERS = [f"{verb}_{half}" for verb in ("encode", "decode") for half in ("fine", "coarse")]
 CALLS = [f"{coder}_{call}" for coder in CODERS for call in ("start", "step")]
 EVERY = (*CALLS, "encode_image", "decode_image", "generator", "generator_image")

@@ -7,7 +7,8 @@ from tests.networks import loud_weights, normal
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VaeConfig
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
-from vr_trt.export.fp8_vae import E4M3_MAX, fp8_layers, observe, quantise_coder, to_e4m3
+from vr_trt.export.fp8 import E4M3_MAX, to_e4m3
+from vr_trt.export.fp8_vae import fp8_layers, observe, quantise_coder
 from vr_trt.export.golden import relative_rms
 from vr_trt.export.vae import VIDEO
 
@@ -24,11 +25,6 @@ def test_the_activated_convolutions_that_suit_are_quantised() -> None:
     assert not any("conv_in" in n or "conv_out" in n or "shortcut" in n for n in names)
     assert not any("upsamplers" in n or "attentions" in n for n in names)
     assert set(fp8_layers(fold_encoder(CONFIG, WEIGHTS, VIDEO)))
-
-
-def test_e4m3_has_three_bits_of_fraction() -> None:
-    x = torch.tensor([1.0, 1.0625, 1.07, 17.0, 1e4, -1e4, 2.0**-9, 2.0**-11])
-    assert to_e4m3(x).tolist() == [1.0, 1.0, 1.125, 16.0, 448.0, -448.0, 2.0**-9, 0.0]
 
 
 def test_largest_magnitudes_are_those_of_the_inputs() -> None:
@@ -61,7 +57,7 @@ def test_the_state_is_what_the_layer_saw() -> None:
     name = "mid_block.resnets.0.conv1"
     step = amax[name] / E4M3_MAX
     state = stream.next[name] / step
-    torch.testing.assert_close(to_e4m3(state), state, rtol=1e-6, atol=0)
+    torch.testing.assert_close(to_e4m3(state).float(), state, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("factor", [0.25, 4.0])
