@@ -121,12 +121,12 @@ def inside(x: "Tensor") -> "Tensor":  # [F, H + 2, W + 2, C] -> [F, H, W, C]
 
 def check_call(x: "Tensor", conv: PackedConv, out: "Tensor", extras: Extras) -> None:
     """TypeError or ValueError for tensors that the kernel of `conv3d` would read wrongly."""
-    lead = extras.lead_of(conv)
-    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
     if x.dtype != conv.weight.dtype:
         raise TypeError(f"conv3d: pictures are {x.dtype}, weights {conv.weight.dtype}")
     if x.ndim != 4 or x.shape[3] != conv.channels or not x.is_contiguous():
         raise ValueError(f"conv3d takes [T, H + 2, W + 2, {conv.channels}], not {tuple(x.shape)}")
+    lead = extras.lead_of(conv)
+    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
     if out.shape != (*wanted, conv.outputs) or out.stride(3) != 1:
         raise ValueError(f"conv3d gives {(*wanted, conv.outputs)}, not {tuple(out.shape)}")
     if x.shape[1:].numel() >= 2**31 or out.stride(0) >= 2**31:
