@@ -70,7 +70,7 @@ class PackedConv:
     """A layer's weights: [PHASES N, taps kernel kernel C], the channels innermost."""
 
     form: ConvForm
-    channels: int  # C of the input, a multiple of 16 bytes: what a layer lacks is zero
+    channels: int  # C of the input, padded with zeros to whole 16-byte words
     outputs: int  # N
     weight: "Tensor"
     bias: "Tensor"  # [PHASES N] fp32, the edge's included
@@ -89,7 +89,7 @@ class Prologue:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extras:
-    """What a call of a convolution has beside input, weights and output."""
+    """What a call of a convolution may have beside input, weights and output."""
 
     past: "Tensor | None" = None  # [LEAD, H + 2, W + 2, C]: the frames before x
     lead: int | None = None  # frames before x[0]; copies of x[0] where there is no past
