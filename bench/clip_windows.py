@@ -23,6 +23,7 @@ from vr_trt.runtime.vae_stream import (
 
 Latents = NDArray[np.float32]  # [1, C, T, h, w]
 Pixels = NDArray[np.float32]  # [1, 3, F, H, W] in -1..1
+PEAK = 2.0  # the range of those
 
 
 @dataclass(frozen=True, slots=True)
