@@ -45,7 +45,7 @@ class ClipShot:
 
 
 def demo_clip(folder: Path, frames: int) -> Path:
-    """The demo clip, made in `folder`, for who has none at hand."""
+    """The demo clip, made in `folder`, where none is given."""
     from vr_trt.bench.demo_clip import make
     from vr_trt.bench.demo_scene import Scene
 
