@@ -7,7 +7,7 @@ a trial of the harness on the CPU, small ones. Nothing is computed until a case 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vr_trt.bench.roofline import Unit, Work
 
@@ -21,6 +21,7 @@ MODULES = (
 )
 OURS, PYTORCH, COMPILED = "ours", "PyTorch", "PyTorch compile"
 
+Size = TypeVar("Size")
 Call = Callable[[], Any]  # does the work once and returns what it made
 Way = Callable[[Any], Call]  # from a case's inputs; what it prepares is not timed
 
@@ -87,6 +88,21 @@ class Case:
             "seconds": self.seconds,
             "ways": list(self.ways),
         }
+
+
+def sized(
+    case: Callable[[str, Size, bool], Case],  # of a label, a size, and whether it is timed
+    small: bool,
+    *,
+    tiny: Mapping[str, Size],
+    true: Mapping[str, Size],
+    awkward: Mapping[str, Size],
+) -> list[Case]:
+    """A kernel's cases: the `tiny` sizes if `small`, else `true` ones, and `awkward` ones untimed."""
+    if small:
+        return [case(label, size, True) for label, size in tiny.items()]
+    timed = [case(label, size, True) for label, size in true.items()]
+    return [*timed, *(case(label, size, False) for label, size in awkward.items())]
 
 
 def work_of(card: Mapping[str, Any]) -> Work:

@@ -23,6 +23,7 @@ from vr_trt.runtime.vae_stream import (
 
 Latents = NDArray[np.float32]  # [1, C, T, h, w]
 Pixels = NDArray[np.float32]  # [1, 3, F, H, W] in -1..1
+PEAK = 2.0  # the range of those
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class ClipShot:
 
 
 def demo_clip(folder: Path, frames: int) -> Path:
-    """The demo clip, made in `folder`, for who has none at hand."""
+    """The demo clip, made in `folder`, where none is given."""
     from vr_trt.bench.demo_clip import make
     from vr_trt.bench.demo_scene import Scene
 

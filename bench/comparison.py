@@ -27,7 +27,7 @@ NEIGHBOURS = 8  # frames each way that a jump is compared with
 
 @dataclass(kw_only=True, slots=True)
 class Measures:
-    """Of one film, a value a frame; the first frame follows none and has no change or flicker."""
+    """What was measured of one film, a value for each frame; changes begin with the second."""
 
     name: str
     likeness: dict[str, list[float]] = field(default_factory=dict)  # psnr, ssim, delta_e, …

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vr_trt.bench.clip_windows import ClipWindow, clip_windows, demo_clip
+from vr_trt.bench.clip_windows import PEAK, ClipWindow, clip_windows, demo_clip
 from vr_trt.bench.machine import command_line, describe
 from vr_trt.bench.whole_file import write_json
 from vr_trt.engines.gate import Gate, Score, Window
@@ -49,7 +49,6 @@ from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import START_LATENTS, DecodeStream
 
 SEED, OTHER_SEED = 0, 1
-PEAK = 2.0  # decoded frames go from -1 to 1
 EXACT = 200.0  # dB, of no error at all
 Array = NDArray[np.float32]
 

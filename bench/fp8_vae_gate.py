@@ -14,23 +14,20 @@ triton --option fp8_vae=FILE`).
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vr_trt.bench.clip_windows import ClipShot, Pixels, clip_shots, demo_clip
+from vr_trt.bench.clip_windows import PEAK, ClipShot, Pixels, clip_shots, demo_clip
 from vr_trt.bench.machine import command_line, describe
+from vr_trt.bench.picture_measures import psnr
 from vr_trt.bench.quality_network import folded
 from vr_trt.bench.whole_file import write_json
 from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.export.models import ModelFiles, find_model_files
 
-PEAK = 2.0  # frames go from -1 to 1
 SEED, OTHER_SEED = 0, 1
 Psnr = Mapping[str, float]  # "encoder", "decoder", "both": in E4M3; "other_seed"
 
@@ -75,8 +72,7 @@ def verdicts(windows: Sequence[Psnr]) -> dict[str, bool]:
 
 
 def _psnr(x: Pixels, wanted: Pixels) -> float:
-    error = float(np.square(x.astype(np.float64) - wanted).mean())
-    return round(10 * math.log10(PEAK**2 / error), 2) if error > 0 else math.inf
+    return round(psnr(x, wanted, PEAK), 2)
 
 
 def main() -> int:

@@ -23,7 +23,6 @@ START_SECONDS = 90.0  # for a worker to import and to make its cards
 CEILING_SECONDS = 30.0
 NOT_RUN = {"state": "not run", "why": "the time was up"}
 
-Command = Callable[[], list[str]]
 Task = dict[str, Any]
 Row = dict[str, Any]
 

@@ -2,10 +2,10 @@
 
     python -m vr_trt.bench.kernel_worker DEVICE [--small] [MODULE ...]
 
-With --small Triton interprets. It first writes the cards of the modules' cases, then waits for
-tasks: {"ceiling": name}, or {"case": name, "way": name, "do": "check" | "time" | "try", "options":
-block sizes to try}. It catches nothing but what Triton says of block sizes to try: a failure ends it,
-the last line of standard error is the reason, and `kernel_run` starts another for the rest.
+It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
+{"case": name, "way": name, "do": "check" | "time" | "try", "options": block sizes to try}. It catches
+nothing but what Triton says of block sizes to try: a failure ends it, the last line of standard error
+is the reason, and `kernel_run` starts another for the rest. With --small Triton interprets.
 """
 
 import json

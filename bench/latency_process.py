@@ -1,4 +1,4 @@
-"""One fresh process of the benchmark: started, watched, and what it told."""
+"""One fresh process of the benchmark: how it is started and watched, and what it reported."""
 
 import json
 import os

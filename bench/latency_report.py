@@ -74,7 +74,7 @@ def notes(document: Row) -> Iterator[str]:
         yield f"the machine was shared: its load was {load:.1f} before the first process"
 
 
-SHARED_LOAD = 0.5  # of a machine that is idle but for what has just ended
+SHARED_LOAD = 0.5  # an idle machine may still show so much of what has just ended
 
 _HEAD = (
     *("way", "profile", "clip", "frames/s", "spread", "first frame", "p50 / p95 / p99 a frame"),

@@ -15,10 +15,15 @@ SMALLEST = 16  # pixels of a side whose motion is looked for
 Mask = NDArray[np.bool_]  # [H, W]
 
 
-def psnr(ours: Picture01, truth: Picture01) -> float:
-    """Peak signal to noise ratio in dB over all channels, 100 at most."""
+def psnr(ours: NDArray[np.float32], truth: NDArray[np.float32], peak: float = 1.0) -> float:
+    """Peak signal to noise ratio in dB over all values, whose range is `peak`.
+
+    100 at most; NaN where anything is.
+    """
     error = float(np.mean(np.square(ours.astype(np.float64) - truth)))
-    return min(HIGHEST_PSNR, -10 * np.log10(error)) if error else HIGHEST_PSNR
+    if error == 0:
+        return HIGHEST_PSNR
+    return min(float(10 * np.log10(peak**2 / error)), HIGHEST_PSNR)  # NaN first: it stays
 
 
 def ssim(ours: Picture01, truth: Picture01) -> float:

@@ -1,4 +1,4 @@
-"""The plain, unfolded networks in PyTorch on whole clips: the rival, and the measure of what is right.
+"""The plain, unfolded networks in PyTorch on whole clips: the rival, and what is right.
 
 As the published scripts do it: the clip is encoded at once, restored at once, decoded at once.
 """

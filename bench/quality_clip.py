@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vr_trt.bench.clip_windows import Pixels
 from vr_trt.bench.demo_clip import make
 from vr_trt.bench.demo_scene import Scene, draw
 from vr_trt.runtime.canvas import Canvas
@@ -13,7 +13,6 @@ from vr_trt.runtime.frames import Frame, VideoInfo
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
 
-Pixels = NDArray[np.float32]  # [1, 3, F, H, W] in -1..1
 CELL = 16  # pixels: sides of these scenes are multiples of it, so that nothing is padded
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vr_trt.bench.clip_windows import Pixels
 from vr_trt.bench.plain_networks import PlainNetworks
-from vr_trt.bench.quality_clip import Pixels
 from vr_trt.export.causal import Stream
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder

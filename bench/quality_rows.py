@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vr_trt.bench.clip_windows import PEAK, Pixels
 from vr_trt.bench.picture_measures import psnr
 from vr_trt.bench.quality_bars import BY_ROW, JUMP, Bar
-from vr_trt.bench.quality_clip import Pixels, QualityClip
+from vr_trt.bench.quality_clip import QualityClip
 from vr_trt.bench.quality_joins import jump
 from vr_trt.bench.quality_network import folded, whole_clip
 from vr_trt.bench.quality_run import fp8_model, half_model, restored, through_a_file
@@ -151,5 +152,4 @@ def film_rows(
 
 
 def _psnr(one: Pixels, other: Pixels) -> float:
-    half = np.float32(0.5)
-    return float(psnr(half * one + half, half * other + half))
+    return psnr(one, other, PEAK)

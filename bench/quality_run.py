@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vr_trt.bench.quality_clip import Pixels, QualityClip
+from vr_trt.bench.clip_windows import Pixels
+from vr_trt.bench.quality_clip import QualityClip
 from vr_trt.engines.profiles import Profile
 from vr_trt.export.calibration_table import table_path
 from vr_trt.export.export_model import ExportPlan, export_model

@@ -1,6 +1,7 @@
-"""The nonlinearity of an MLP in one pass: SwiGLU (3B) or GELU (7B), and fp8 where it is wanted.
+"""The nonlinearity of an MLP in one pass: SwiGLU (3B) or GELU (7B), with fp8 codes where wanted.
 
-SwiGLU's entry is one linear of twice the width, gate first, as folding makes it. Source: spec §4.
+SwiGLU reads the result of one linear of twice the width, gate first, as folding makes it. Source:
+spec §4.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -39,7 +40,7 @@ def activation_reference(
 @triton.jit
 def activation_kernel(  # type: ignore[no-untyped-def]
     hidden,  # [rows, width * (2 if SWIGLU else 1)], contiguous
-    scale,  # [1] or [rows] fp32, or anything
+    scale,  # [1] or [rows] fp32; not read unless QUANTISES
     out,  # [rows, width]
     width,
     SWIGLU: tl.constexpr,

@@ -1,8 +1,9 @@
-"""Resampling matrices as a GPU kernel wants them: what they hold, without the zeros around it.
+"""Resampling matrices in the form that a GPU kernel wants: only what is not zero.
 
-A row of a resampling matrix holds a few neighbouring values. `Bands` keeps these per output sample;
-`RowBlocks` keeps, for a tile of outputs, all inputs that any of them needs, so that a kernel reads
-each input once for the whole tile. Indices are in range and never fall from one output to the next.
+A row of a resampling matrix holds a few neighbouring values. `Bands` keeps these for each output
+sample; `RowBlocks` keeps, for a tile of outputs, all inputs that any of them needs, so that a kernel
+reads each input once for the whole tile. Indices are in range and never decrease from one output to
+the next.
 """
 
 from dataclasses import dataclass
@@ -99,10 +100,10 @@ def row_blocks(table: Bands, rows: int, factor: int = 0) -> RowBlocks:
 
 
 def own_columns(table: Bands, span: int, step: int, factor: int = 0) -> int:
-    """How many outputs a tile can have whose inputs lie within `span` of its first output's first.
+    """How many outputs a tile can have if it holds `span` inputs, from its first output's first on.
 
-    A multiple of `step`, at most as many as there are; 0 if not even `step` fit. `factor` as in
-    `row_blocks`; a tile's last such input counts too.
+    A multiple of `step`, no larger than covers all outputs; 0 if not even `step` fit. `factor` as in
+    `row_blocks`: a tile must hold those inputs too.
     """
     own = 0
     while own < table.outputs:
@@ -118,7 +119,7 @@ def own_columns(table: Bands, span: int, step: int, factor: int = 0) -> int:
 
 
 def smoothing_bands(size: int, dilations: tuple[int, ...] = (1, 2, 4, 8, 16)) -> Bands:
-    """Blurs by [1, 2, 1]/4 with these dilations in turn, edges repeated before each (spec §7.9).
+    """Blurs by [1, 2, 1]/4 with these dilations, one after the other, edges repeated (spec §7.9).
 
     All weights are multiples of 4**-levels, exact in float32; away from the edges they are a tent.
     """

@@ -1,6 +1,6 @@
-"""Between the stages on a device: rows of items in another type, and two latents blended.
+"""Between the stages on a device: rows of items converted to another type, two latents blended.
 
-`python -m vr_trt.kernels.between` writes the PTX that ships in `kernels/ptx`: the runtime loads it
+`python -m vr_trt.kernels.between` writes the PTX that ships in `kernels/ptx`, which the runtime loads
 with the driver alone, without Triton (runtime/cuda_kernels.py).
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("ptx")
 KINDS = ("fp32", "fp16", "bf16")
-MADE_BY = "// by Triton "  # the first line of what ships; another version writes another text
+MADE_BY = "// by Triton "  # begins what ships; another version of Triton writes other PTX
 CODES = "u16"  # code values of more than 8 bits, which float32 holds exactly
 BLOCK = 1024  # items of a program
 OLDEST = 75  # newer chips run the PTX of older ones

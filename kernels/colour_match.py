@@ -1,12 +1,12 @@
-"""Colours matched by their moments: mean and deviation of each channel made those of a reference.
+"""Colours matched by their moments: each channel is given the mean and deviation of a reference's.
 
 `adain` matches red, green and blue, `lab` L*, a* and b*; each frame by itself. Source: network spec
 §7.9; Reinhard et al., "Color transfer between images", 2001.
 
-Both pictures are read once for their moments. What follows from these is a scale and a shift for
-each channel, [F, 3, 2], which `kernels.to_video` applies on its way to planes: no corrected picture
-is stored. Moments of a tile are taken around the tile's own mean and combined in a fixed order, so
-results are the same bits every time, and safe in fp32.
+Both pictures are read once for their moments, from which follow a scale and a shift for each channel,
+[F, 3, 2]. `kernels.to_video` applies these on its way to planes: no corrected picture is stored.
+Moments of a tile are taken around the tile's own mean and combined in a fixed order, so results are
+the same bits every time, and safe in fp32.
 
 In this order: what it computes, in plain PyTorch; the Triton kernels; their launches from Python.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Axes = Literal["adain", "lab"]
 VARIANCE_FLOOR = 1e-5
-_COMBINED = 256  # tiles that a step of the last kernel takes
+_COMBINED = 256  # tiles whose moments the last kernel combines at a time
 
 
 def match_reference(

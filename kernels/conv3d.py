@@ -205,11 +205,11 @@ def conv3d(
 
     TypeError or ValueError for what the kernel cannot read.
     """
+    check_call(x, conv, out, extras)
     lead = extras.lead_of(conv)
     form, T, height, width = conv.form, len(x), x.shape[1] - 2, x.shape[2] - 2
     sizes = dict(sizes or tuned_sizes(x, conv, extras))
     tiles = conv_tiles(conv, height, width, sizes)
-    check_call(x, conv, out, extras)
     if extras.moments is not None and extras.moments.counts.shape != (len(out), tiles):
         raise ValueError(f"conv3d leaves moments of {len(out)} frames in {tiles} tiles each")
     rows, columns = form.grid(height, width)

@@ -2,14 +2,14 @@
 
 A tensor core's tile is at least 16 outputs wide, so 3x3x3 to three channels in `kernels.conv3d`
 multiplies 5.3 times too much, and reads each pixel 27 times. Here one product gives, for each pixel of
-an output frame, what it adds to the nine pixels around it: nine times three numbers, summed over the
-three frames of taps in the product itself. A second pass adds the nine. They are kept in fp32, plane
-by plane (`columns`), so that each is read once, in runs, and nothing is rounded on the way.
+an output frame, what it adds to the nine pixels around it: nine times three numbers, already summed
+over the three frames of taps. A second pass adds the nine. They are kept in fp32, plane by plane
+(`columns`), so that each is read once, in runs, and nothing is rounded on the way.
 
-Of 128 channels in 16 bits a pixel moves 768 bytes from L2, 108 out and 108 in again; the other way it
-moves 6912 from L2.
+With 128 channels in 16 bits, a pixel moves 768 bytes from L2, then 108 bytes out and in again;
+`conv3d` moves 6912 bytes from L2.
 
-In this order: what it computes; the kernels; their launches.
+In this order: the plain reference; the kernels; their launches.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _WORDS = 16  # numbers: planes begin at a multiple of so many
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FewConv:
-    """The weights of a 3x3 layer as rows: what a pixel, and those before it, add to its neighbours."""
+    """A 3x3 layer's weights as rows: what a pixel, in its frame and those before, adds around it."""
 
     conv: PackedConv
     weight: "Tensor"  # [9 N, taps C]: shift outermost
@@ -72,7 +72,7 @@ def few_reference(
     few: FewConv,
     past: "Tensor | None" = None,  # [taps - 1, H + 2, W + 2, C]; copies of x[0] where there is none
 ) -> "Tensor":  # [T, H, W, N] fp32
-    """The same in PyTorch, shift by shift, from the columns of whole pictures."""
+    """The convolution in PyTorch: columns of whole pictures, then their sum, shift by shift."""
     import torch
 
     conv, taps = few.conv, few.conv.form.taps

@@ -70,7 +70,7 @@ class PackedConv:
     """A layer's weights: [PHASES N, taps kernel kernel C], the channels innermost."""
 
     form: ConvForm
-    channels: int  # C of the input, a multiple of 16 bytes: what a layer lacks is zero
+    channels: int  # C of the input, padded with zeros to whole 16-byte words
     outputs: int  # N
     weight: "Tensor"
     bias: "Tensor"  # [PHASES N] fp32, the edge's included
@@ -89,7 +89,7 @@ class Prologue:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Extras:
-    """What a call of a convolution has beside input, weights and output."""
+    """What a call of a convolution may have beside input, weights and output."""
 
     past: "Tensor | None" = None  # [LEAD, H + 2, W + 2, C]: the frames before x
     lead: int | None = None  # frames before x[0]; copies of x[0] where there is no past
@@ -121,12 +121,12 @@ def inside(x: "Tensor") -> "Tensor":  # [F, H + 2, W + 2, C] -> [F, H, W, C]
 
 def check_call(x: "Tensor", conv: PackedConv, out: "Tensor", extras: Extras) -> None:
     """TypeError or ValueError for tensors that the kernel of `conv3d` would read wrongly."""
-    lead = extras.lead_of(conv)
-    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
     if x.dtype != conv.weight.dtype:
         raise TypeError(f"conv3d: pictures are {x.dtype}, weights {conv.weight.dtype}")
     if x.ndim != 4 or x.shape[3] != conv.channels or not x.is_contiguous():
         raise ValueError(f"conv3d takes [T, H + 2, W + 2, {conv.channels}], not {tuple(x.shape)}")
+    lead = extras.lead_of(conv)
+    wanted = conv.form.shape((len(x), x.shape[1] - 2, x.shape[2] - 2), lead)
     if out.shape != (*wanted, conv.outputs) or out.stride(3) != 1:
         raise ValueError(f"conv3d gives {(*wanted, conv.outputs)}, not {tuple(out.shape)}")
     if x.shape[1:].numel() >= 2**31 or out.stride(0) >= 2**31:

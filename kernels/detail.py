@@ -1,7 +1,8 @@
-"""How much of a picture's detail a network makes, for the wavelet correction (network spec §7.9).
+"""How much of a picture's detail comes from the network, for the wavelet correction (spec §7.9).
 
-A model has its own `detail`: the network's share of each band, the finest first; the input has the
-rest of each, and all that is below the last. Band n is what the blur of dilation 2**n takes away.
+Every model has its own `detail`: the network's share of each band, the finest first. The rest of each
+band, and all that lies below the last, comes from the input. Band n is what the blur of dilation 2**n
+takes away.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""Numbers in eight bits (E4M3) with a scale for a whole tensor or for each row: value = code * scale.
+"""Numbers in eight bits (E4M3), with a scale for a whole tensor or for each row: value = code * scale.
 
-Scales are measured beforehand on real activations and lie on the device in fp32. Rows have their
-own where tokens of video and of text lie in one tensor. What is larger than 448 scales becomes 448
-scales: E4M3 has no infinity to become.
+Scales are measured beforehand on real activations and lie on the device in fp32. Rows have scales of
+their own where tokens of video and of text lie in one tensor. What is larger than 448 scales becomes
+448 scales, for E4M3 has no infinity.
 """
 
 from typing import TYPE_CHECKING

@@ -2,10 +2,10 @@
 
     y[m, n] = (sum over k of x[m, k] weight[n, k]) * x_scale[m] * weight_scale[n] + bias[n]
 
-A scale for each row, because video and text share a product where they share weights and were
-calibrated apart; a scale for each column, because channels of a weight differ. Both are applied to
-the fp32 sum, which is rounded once: no 16-bit result can overflow before it is scaled, and none of
-the passes over memory that a library's product leaves to the caller is left.
+Each row has a scale because video and text share a product where they share weights, and were
+calibrated apart; each column because the channels of a weight differ. Both scales are applied to the
+fp32 sum, which is rounded once: no 16-bit result can overflow before it is scaled, and the passes over
+memory that a library's product leaves to its caller are saved.
 
 **Sums.** While it adds products of E4M3, sm_90 keeps fewer bits than fp32 has (reported elsewhere:
 about 14). After SUM_K elements of K a partial sum is added to the whole one in full, unless SUM_K

@@ -1,10 +1,10 @@
 """Group norm of single frames in three steps: moments, scale and shift, and their application.
 
-Whoever writes a picture leaves the mean and the squared deviations of each of its tiles behind
-(`conv3d` does so on its way out, `moments` for all else); a small kernel merges them, in the same
-order every time, to scale and shift; and these are applied, with SiLU, by `activate` or in the
-prologue of a 1x1x1 `conv3d`. The merge is Chan's: deviations are taken around means, never as a
-difference of squares, so that fp32 suffices. Source: network spec §6.
+Whoever writes a picture leaves behind the mean and the squared deviations of each of its tiles
+(`conv3d` does so on its way out; for any other picture, `moments` does). A small kernel merges them,
+in the same order every time, into a scale and a shift. These are applied, with SiLU, by `activate` or
+in the prologue of a 1x1x1 `conv3d`. The merge is Chan's: deviations are taken around means, never as
+a difference of squares, so that fp32 suffices. Source: network spec §6.
 
 In this order: what they compute, in plain PyTorch; the Triton kernels; their launches from Python.
 """
@@ -155,7 +155,7 @@ def activate_kernel(  # type: ignore[no-untyped-def]
     y_column,
     C: tl.constexpr,
     SILU: tl.constexpr,
-    LARGEST: tl.constexpr,  # number that y has; 0: larger ones may become infinite
+    LARGEST: tl.constexpr,  # number of y's dtype, at which it saturates; 0: it does not
     PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):

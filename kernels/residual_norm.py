@@ -1,7 +1,7 @@
-"""What lies between two linears of a block: gate, residual, RMSNorm, and fp8 where it is wanted.
+"""What lies between two linears of a block: gate, residual, RMSNorm, and fp8 codes where wanted.
 
-A library's product ends with its bias. The rest is one pass over memory: the residual stream x and
-the linear's result y are read once, the new x and its norm are written once. Source: spec §4.
+A library's product ends with its bias. All that follows is one pass over memory here: the residual
+stream x and the linear's result y are read once, the new x and its norm written once. Source: spec §4.
 """
 
 from typing import TYPE_CHECKING

@@ -5,8 +5,8 @@ Sources: network spec §7.1, 7.2, 7.4; the same arithmetic as the graph `to_mode
 
 One pass over memory. For F frames of H x W in 4:2:0 to Hp x Wp it reads 1.5 * F*H*W code values
 and writes 3 * F*Hp*Wp samples; tiles overlap by the filters' taps, which the cache answers. No
-picture in between is stored: a program holds, for its tile, the rows' sums in registers while it
-walks down the source's rows, each turned into RGB once, and then combines columns.
+picture in between is stored: a program walks down the source's rows, turns each into RGB once, adds
+it to its tile's sums, which stay in registers, and then combines columns.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def to_model_reference(
     tables: "ToModelTables",
     shift: int = 0,
 ) -> "Tensor":  # [3, F, Hp, Wp] float32
-    """The same by dense matrices, every step stored."""
+    """The conversion by dense matrices, every step stored."""
     import torch
 
     rows, cols, chroma_rows, chroma_cols = (

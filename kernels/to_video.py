@@ -38,7 +38,7 @@ def to_video_reference(
     tables: "ToVideoTables",
     shift: int = 0,
 ) -> "tuple[Tensor, Tensor, Tensor]":  # [F, Ho, Wo], 2 x [F, h, w], int32
-    """The same by dense matrices, every step stored; of pictures that are corrected already."""
+    """The conversion by dense matrices, every step stored; of pictures corrected before."""
     import torch
 
     matrix, dither, limits, rows, cols = (
@@ -69,7 +69,7 @@ def to_video_kernel(  # type: ignore[no-untyped-def]
     row_first, row_weights,  # [blocks], [blocks, ROW_SPAN, ROWS]
     col_first, col_weights,  # [w], [COL_TAPS, w]
     axes,  # [2, 3, 3], of cielab
-    match,  # [F, 3, 2]: scale and shift of each channel, or anything
+    match,  # [F, 3, 2]: scale and shift of each channel; not read unless MATCH
     y, y_frame, y_row, y_pixel,  # [F, Ho, Wo] by strides
     u, v, c_frame, c_row, c_pixel,  # [F, h, w] each
     height, width, chroma_height, chroma_width,

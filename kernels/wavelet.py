@@ -3,13 +3,14 @@
 In this order: what it computes, in plain PyTorch; the Triton kernel; its launches from Python.
 
 `low` is five blurs by [1, 2, 1]/4 in both directions, dilated 1 to 16, edges repeated before each.
-A model that makes but a share of some bands (`kernels.detail`) takes back the rest: the sum, over
-the bands at which its share falls, of so much of what the blurs up to there leave.
-Rows and columns do not mix, and the five blurs of a direction are one filter of 63 taps: a tent
-away from the edges, so `low` is two passes. Both run the same kernel, which filters the first axis
-and writes the result transposed, so that reads and writes are dense in either direction. For a
-picture of N samples the passes read 2N restored and reference, write and read N in fp32, read N
-restored again and write N.
+A model that makes only a share of some bands (`kernels.detail`) takes back the rest: wherever its
+share falls from one band to the next, that much of what the blurs up to there leave.
+
+Rows and columns do not mix, and the five blurs of a direction are one filter of 63 taps, a tent away
+from the edges; so `low` is two passes. Both run the same kernel, which filters the first axis and
+writes the result transposed, so that reads and writes are dense in either direction. For a picture of
+N samples the passes read 2N samples (restored and reference), write and read N in fp32, read N
+(restored) again and write N.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def wavelet_reference(
     reference: "Tensor",
     detail: Sequence[float] = PUBLISHED_DETAIL,
 ) -> "Tensor":  # [..., H, W] fp32
-    """The same, band by band: the difference's share of each is added to the reference."""
+    """The correction band by band: to the reference is added a share of the difference's band."""
     import torch
 
     out, above = reference.float(), restored.float() - reference.float()

@@ -149,7 +149,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
     sin,
     index,  # of PackedWindows
     tiles,
-    video_scale,  # [1] fp32 of fp8, or anything
+    video_scale,  # [1] fp32 of fp8; not read unless QUANTISES
     video_out,  # [N, H, D]
     text_out,  # [nW, L, H, D]
     N,
@@ -234,7 +234,7 @@ def window_attention_kernel(  # type: ignore[no-untyped-def]
 @triton.jit
 def window_mean_kernel(  # type: ignore[no-untyped-def]
     windows,  # [count, size]
-    scale,  # [1] fp32 of fp8, or anything
+    scale,  # [1] fp32 of fp8; not read unless QUANTISES
     mean,  # [size]
     count,
     size,

@@ -1,4 +1,4 @@
-"""What a window attention is called with: weights of its norms, tables of a partition, buffers.
+"""The arguments of a window attention: weights of its norms, tables of a partition, buffers.
 
 Dimension key: N video tokens, L text tokens, H heads, D head width, nW windows.
 """

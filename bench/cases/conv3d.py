@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from triton import next_power_of_2
 
-from vr_trt.bench.case import OURS, Case, Tunable, Way
+from vr_trt.bench.case import OURS, Case, Tunable, Way, sized
 from vr_trt.bench.cases.networks import half, normal, poisoned
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
@@ -282,7 +282,4 @@ def _tunable(layer: Layer) -> Tunable:
 
 def cases(small: bool) -> list[Case]:
     """All of them."""
-    if small:
-        return [case(label, layer, True) for label, layer in SMALL.items()]
-    timed = [case(label, layer, True) for label, layer in LAYERS.items()]
-    return [*timed, *(case(label, layer, False) for label, layer in AWKWARD.items())]
+    return sized(case, small, tiny=SMALL, true=LAYERS, awkward=AWKWARD)

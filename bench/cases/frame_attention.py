@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import OURS, PYTORCH, Case, Tunable
+from vr_trt.bench.case import OURS, PYTORCH, Case, Tunable, sized
 from vr_trt.bench.cases.networks import half, normal, poisoned
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
@@ -85,7 +85,4 @@ def case(label: str, size: Size, timed: bool) -> Case:
 
 def cases(small: bool) -> list[Case]:
     """All of them."""
-    if small:
-        return [case(label, size, True) for label, size in SMALL.items()]
-    timed = [case(label, size, True) for label, size in SIZES.items()]
-    return [*timed, *(case(label, size, False) for label, size in AWKWARD.items())]
+    return sized(case, small, tiny=SMALL, true=SIZES, awkward=AWKWARD)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vr_trt.bench.case import COMPILED, OURS, Case
+from vr_trt.bench.case import COMPILED, OURS, Case, sized
 from vr_trt.bench.cases.networks import half, normal, poisoned
 from vr_trt.bench.cases.pixels import without_gradients
 from vr_trt.bench.roofline import Work
@@ -116,7 +116,4 @@ def case(label: str, size: Size, timed: bool) -> Case:
 
 def cases(small: bool) -> list[Case]:
     """All of them."""
-    if small:
-        return [case(label, size, True) for label, size in SMALL.items()]
-    timed = [case(label, size, True) for label, size in SIZES.items()]
-    return [*timed, *(case(label, size, False) for label, size in AWKWARD.items())]
+    return sized(case, small, tiny=SMALL, true=SIZES, awkward=AWKWARD)

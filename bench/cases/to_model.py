@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way
+from vr_trt.bench.case import COMPILED, OURS, PYTORCH, Case, Tunable, Way, sized
 from vr_trt.bench.cases.networks import poisoned
 from vr_trt.bench.cases.pixels import Clip, Planes, on, pytorch
 from vr_trt.bench.roofline import Work
@@ -127,7 +127,4 @@ def _squeezed(way: Way) -> Way:
 
 def cases(small: bool) -> list[Case]:
     """All of them."""
-    if small:
-        return [case(name, clip, True) for name, clip in SMALL.items()]
-    timed = [case(name, clip, True) for name, clip in CLIPS.items()]
-    return [*timed, *(case(name, clip, False) for name, clip in AWKWARD.items())]
+    return sized(case, small, tiny=SMALL, true=CLIPS, awkward=AWKWARD)

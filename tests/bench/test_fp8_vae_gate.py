@@ -99,6 +99,16 @@ def test_a_worse_half_fails_alone(half: str, monkeypatch: pytest.MonkeyPatch) ->
     assert not found["passed"][half] and psnr[half] < psnr["other_seed"] - 3
 
 
+def test_a_half_that_gives_no_numbers_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(network: Coder, amax: dict[str, float]) -> Coder:
+        made = quantise_coder(network, amax)
+        made.conv_out.weight.fill_(math.nan)
+        return made
+
+    monkeypatch.setattr(quality_network, "quantise_coder", broken)
+    assert judge(SHOTS, FILES)["passed"] == {"encoder": False, "decoder": False}
+
+
 def test_one_window_is_too_few() -> None:
     with pytest.raises(UsageError, match="none to judge"):
         judge(SHOTS[:1], FILES)

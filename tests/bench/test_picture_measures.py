@@ -34,6 +34,13 @@ def test_psnr_is_that_of_scikit_image() -> None:
         peak_signal_noise_ratio(truth, ours, data_range=1.0), abs=1e-3
     )
     assert psnr(truth, truth) == HIGHEST_PSNR
+    assert psnr(2 * ours - 1, 2 * truth - 1, peak=2.0) == pytest.approx(psnr(ours, truth))
+
+
+def test_what_is_not_a_number_has_no_psnr() -> None:
+    broken = texture(0)
+    broken[3, 5, 1] = np.nan
+    assert np.isnan(psnr(broken, texture(0)))
 
 
 def test_ssim_falls_with_blur_more_than_with_brightness() -> None:

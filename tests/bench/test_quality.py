@@ -85,6 +85,9 @@ def test_a_damaged_network_falls_below_every_bar(
             [wide.chain().decode(z[:, :, :2]), wide.chain().decode(z[:, :, 2:])], 2
         ),
     )
+    broken = reference.frames.copy()
+    broken[0, 0, 4, 2, 3] = np.nan
+    assert not reference.row("bf16", broken).passed
     with pytest.raises(AssertionError):  # frames are missing
         reference.row("streamed VAE", stateless.run(clip.x))
     seams = reference.frames.copy()

@@ -139,6 +139,7 @@ def test_fp8_weights_have_a_scale_for_each_output() -> None:
     ("change", "error"),
     [
         ({"x": torch.zeros(2, 6, 7, 9)}, "not"),
+        ({"x": torch.zeros(6, 8)}, "not"),
         ({"x": torch.zeros(2, 6, 7, 8).half()}, "weights"),
         ({"x": torch.zeros(2, 8, 7, 6).transpose(1, 3)}, "not"),
         ({"out": torch.zeros(2, 4, 5, 13)}, "gives"),
