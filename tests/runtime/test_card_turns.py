@@ -130,6 +130,18 @@ def test_pictures_among_shots(
     stages.close()
 
 
+def test_a_picture_brings_nothing_but_its_generators_weights() -> None:
+    device = RecordedDevice()
+    rota, stream = Rota({"encoder": 512, "generator": 256, "decoder": 1024}), device.stream()
+    turns = CardTurns(device, stream, device.allocate(rota.memory, stream), rota)
+    for stage in ("generator", "encode_start", "decode_start"):
+        turns.enter(stage)
+    device.asked.clear()
+    for stage in ("encode_image", "decode_image", "generator_image", "generator"):
+        turns.enter(stage)
+    assert device.asked == ["download", "upload"]  # the decoder's states, the weights
+
+
 @pytest.mark.parametrize("turns", [(), PARTS], ids="-".join)
 def test_the_host_may_feed_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: Collection[str]
