@@ -3,15 +3,17 @@
     python -m vr_trt.bench.kernel_worker DEVICE [--small] [MODULE ...]
 
 It first writes the cards of the modules' cases, then waits for tasks: {"ceiling": name}, or
-{"case": name, "way": name, "do": "check" | "time" | "try", "options": block sizes to try}. It catches
-nothing but what Triton says of block sizes to try: a failure ends it, the last line of standard error
-is the reason, and `kernel_run` starts another for the rest. With --small Triton interprets.
+{"case": name, "way": name, "do": "check" | "time" | "try", "options": block sizes to try}, or {"case":
+name, "do": "compile", "options": several of those}. It catches nothing but what Triton says of block
+sizes to try: a failure ends it, the last line of standard error is the reason, and `kernel_run` starts
+another for the rest. With --small Triton interprets.
 """
 
 import json
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from math import isfinite
 from typing import IO, Any
@@ -43,6 +45,9 @@ class Worker:
         case = self._cases[task["case"]]
         if task["do"] == "check":
             return self._check(case, task["way"])
+        if task["do"] == "compile":
+            assert case.tunable is not None
+            return self._compile(case, [case.tunable.way(sizes) for sizes in task["options"]])
         if task["do"] == "try":
             assert case.tunable is not None
             return self._try(case, case.tunable.way(task["options"]))
@@ -71,6 +76,23 @@ class Worker:
         given = case.ways[way](self._inputs)()
         torch.use_deterministic_algorithms(False)
         return self._verdict(case, given)
+
+    def _compile(self, case: Case, ways: Sequence[Way]) -> dict[str, Any]:
+        """Compile what will be tried, side by side: its compiler is most of a try's time.
+
+        What fails here is met again when it is tried.
+        """
+        if self._device != "cuda":  # what interprets does not compile
+            return {}
+        self._prepare(case, TIME_SEED)
+
+        def once(way: Way) -> None:
+            way(self._inputs)()
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = [pool.submit(once, way) for way in ways]
+        torch.cuda.synchronize()
+        return {"failed": sum(one.exception() is not None for one in done)}
 
     def _try(self, case: Case, way: Way) -> dict[str, Any]:
         """Sizes that do not compile or do not fit harm nothing: a new process would cost more."""

@@ -3,10 +3,11 @@
     python -m vr_trt.bench.tune [--out FOLDER] [--seconds 400] [--small] [CASE ...]
 
 Begins with the sizes that the table has now and changes one at a time, keeping what is faster and
-still right, until no change helps or the time is up; again from other beginnings where a case has some. A size that does not compile, does not fit or
-gives wrong results is passed over. CASE is the beginning of a case's name; without any, the first
-case of every kernel that takes sizes. Writes `tuned_rows.toml`, after every case, for a person to
-put into the tables, and JSON, also its last line.
+still right, until no change helps or the case's share of the time is up; again from other beginnings
+where a case has some. A size that does not compile, does not fit or gives wrong results is passed
+over. CASE is the beginning of a case's name; without any, the first case of every kernel that takes
+sizes. Writes `tuned_rows.toml`, after every case, which `vr_trt.bench.adopt` puts into the tables,
+and JSON, also its last line.
 """
 
 import argparse
@@ -25,10 +26,12 @@ from vr_trt.errors import ModelError, VrTrtError
 
 SECONDS = 400.0
 TRY_SECONDS = 40.0
+COMPILE_SECONDS = 90.0  # for all sizes of a round together
 _WORTH = 0.98  # of the time before: less is noise
 
 Options = dict[str, int]
 Measure = Callable[[Options], float | None]  # milliseconds; None: unusable
+Prepare = Callable[[Sequence[Options]], object]  # for what may be measured next
 
 # What may be tried; a table's row may hold other values, too.
 SPACES: dict[str, Mapping[str, Sequence[int]]] = {
@@ -87,7 +90,10 @@ class Found:
     tried: int
 
 
-def descend(start: Options, space: Mapping[str, Sequence[int]], measure: Measure) -> Found | None:
+def descend(
+    start: Options, space: Mapping[str, Sequence[int]], measure: Measure,
+    prepare: Prepare = lambda candidates: None,
+) -> Found | None:  # fmt: skip
     """Change one option at a time while that helps; None where nothing that was tried is usable."""
     seen: dict[tuple[tuple[str, int], ...], float | None] = {}
 
@@ -101,6 +107,7 @@ def descend(start: Options, space: Mapping[str, Sequence[int]], measure: Measure
     fastest, moved = before, True
     while moved:
         moved = False
+        prepare([{**best, name: value} for name, values in space.items() for value in values])
         for name, values in space.items():
             for value in values:
                 candidate = {**best, name: value}
@@ -113,10 +120,11 @@ def descend(start: Options, space: Mapping[str, Sequence[int]], measure: Measure
 
 
 def best_of(
-    starts: Sequence[Options], space: Mapping[str, Sequence[int]], measure: Measure
-) -> Found | None:
+    starts: Sequence[Options], space: Mapping[str, Sequence[int]], measure: Measure,
+    prepare: Prepare = lambda candidates: None,
+) -> Found | None:  # fmt: skip
     """The fastest of several searches; `before` is what the first began with."""
-    searches = [descend(start, space, measure) for start in starts]
+    searches = [descend(start, space, measure, prepare) for start in starts]
     usable = [found for found in searches if found is not None]
     if not usable:
         return None
@@ -173,25 +181,37 @@ def run(tuning: Tuning) -> Row:
     document: Row = {"machine": describe(), "gpu": describe_gpu(device), "rows": []}
     try:
         tables = [name for name in MODULES if name in SPACES]
-        for card in chosen(session.cards(tables), tuning.names):
-            _tune(session, card, document, tuning.out)
+        cards = [*chosen(session.cards(tables), tuning.names)]
+        for number, card in enumerate(cards):
+            until = time.monotonic() + session.left / (len(cards) - number)
+            _tune(session, card, document, (tuning.out, until))
     finally:
         session.end()
     return document
 
 
-def _tune(session: Session, card: Row, document: Row, out: Path) -> None:
-    tunable = card["tunable"]
+def _tune(session: Session, card: Row, document: Row, given: tuple[Path, float]) -> None:
+    """`given`: the folder, and when this case's share of the time is up."""
+    tunable, (out, until), tried = card["tunable"], given, 0
 
     def measure(options: Options) -> float | None:
+        nonlocal tried
+        if time.monotonic() >= until:
+            return None
+        tried += 1
         task = {"case": card["name"], "way": "ours", "do": "try", "options": options}
         row = session.do(task, TRY_SECONDS)
         said = f"{row['ms']:.4f} ms" if "ms" in row else row["why"]
         print(f"{card['name']} {options}: {row['state']}, {said}", file=sys.stderr, flush=True)
         return row["ms"] if row["state"] == "ok" else None
 
+    def prepare(candidates: Sequence[Options]) -> None:
+        if time.monotonic() < until:
+            task = {"case": card["name"], "do": "compile", "options": [*candidates]}
+            session.do(task, COMPILE_SECONDS)
+
     starts = [tunable["options"], *tunable["starts"]]
-    found = best_of(starts, SPACES[tunable["table"]], measure)
+    found = best_of(starts, SPACES[tunable["table"]], measure, prepare)
     if found is None:
         return
     about = f"{document['gpu']['name']}, commit {document['machine']['commit']}"
@@ -199,7 +219,7 @@ def _tune(session: Session, card: Row, document: Row, out: Path) -> None:
         file.write(row_text(card, tunable["chip"], found, about) + "\n")
     document["rows"].append(
         {"case": card["name"], **tunable, "options": found.options, "ms": found.ms}
-        | {"before_ms": found.before, "tried": found.tried}
+        | {"before_ms": found.before, "tried": tried}
     )
 
 

@@ -1,6 +1,7 @@
 """The search for block sizes, and the rows that it writes."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def test_the_search_keeps_what_is_faster() -> None:
     found = descend({"A": 1, "B": 2, "C": 7}, SPACE, ms)
     assert found == Found(options={"A": 4, "B": 4, "C": 7}, ms=2.0, before=11.0, tried=len(tried))
     assert len(tried) == len({tuple(sorted(options.items())) for options in tried})
+
+
+def test_what_a_round_may_try_is_prepared_together() -> None:
+    rounds: list[Sequence[Options]] = []
+    descend({"A": 2, "B": 1}, SPACE, lambda o: 9.0 - o["A"], rounds.append)
+    of_a = [{"A": value, "B": 1} for value in SPACE["A"]]
+    assert rounds[0] == [*of_a, *({"A": 2, "B": value} for value in SPACE["B"])]
+    assert len(rounds) == 2 and {"A": 4, "B": 4} in rounds[1]
 
 
 def test_what_is_unusable_is_passed_over_even_at_the_start() -> None:
