@@ -8,7 +8,8 @@ import ast
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +39,7 @@ class Trace:
 
 def trace(what: Trace) -> ir.Model:
     """Trace a module; weights stay where they are until the model is saved."""
-    # torchvision is not missed.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        # PyTorch warns of its own use of its own deprecated tree functions.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
-        # Two axes of one size share one name: as they should.
-        warnings.filterwarnings("ignore", message="# The axis name")
+    with quiet_tracer(), torch.no_grad():
         program = torch.onnx.export(
             what.module.eval(),
             what.arguments,
@@ -65,6 +60,18 @@ def trace(what: Trace) -> ir.Model:
     return model
 
 
+@contextmanager
+def quiet_tracer() -> Iterator[None]:
+    """Keep PyTorch's exporter from talking of itself."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    with warnings.catch_warnings():
+        # PyTorch warns of its own use of its own deprecated tree functions.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+        # Two axes of one size share one name: as they should.
+        warnings.filterwarnings("ignore", message="# The axis name")
+        yield
+
+
 def describe(model: ir.Model, metadata: Mapping[str, str]) -> None:
     """Put `metadata` into the model's own table."""
     model.producer_name = "vr-trt"
@@ -77,7 +84,7 @@ def _name_by_layer(graph: ir.Graph) -> None:
     kept = {id(value) for value in graph.outputs}
     seen: Counter[str] = Counter()
     for node in graph:
-        stem = "/".join((*_layer(node), node.op_type))
+        stem = "/".join((*layer_of(node.metadata_props), node.op_type))
         node.name = f"{stem}_{seen[stem]}" if seen[stem] else stem
         seen[stem] += 1
         node.metadata_props.clear()
@@ -90,9 +97,9 @@ def _name_by_layer(graph: ir.Graph) -> None:
     graph.metadata_props.clear()
 
 
-def _layer(node: ir.Node) -> list[str]:
-    """The modules that a node belongs to, outermost first."""
-    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+def layer_of(notes: Mapping[str, str]) -> list[str]:
+    """The modules that a node belongs to, outermost first, by the tracer's `notes` on it."""
+    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
     if len(scopes) < 2 or not scopes[-2]:
         return []
     # Nodes that compute sizes belong to no module, and the tracer says so at length.

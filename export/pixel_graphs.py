@@ -5,10 +5,7 @@ With one they are static, as engines of other backends want them. Size symbols a
 `vr_trt.export.pixels`.
 """
 
-import ast
-import logging
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,10 +18,10 @@ from torch import Tensor, nn
 
 from vr_trt.export.colour_fix import COLOUR_FIXES, ColourFix
 from vr_trt.export.config import DETAIL_NANO
+from vr_trt.export.onnx_graph import OPSET, layer_of, quiet_tracer
 from vr_trt.export.pixels import ToModel, ToModelSub, ToVideo, ToVideoSub
 from vr_trt.kernels.detail import PUBLISHED_DETAIL, wavelet_name
 
-OPSET = 23
 SHIPPED = Path(__file__).resolve().parents[1] / "engines" / "pixels"
 # Planes by the bits of an item: 32 are code values in float32, for backends without uint16.
 DEPTHS = {8: torch.uint8, 16: torch.uint16, 32: torch.float32}
@@ -165,9 +162,7 @@ def _exported(graph: _Graph, shape: PixelShape | None) -> onnx.ModelProto:
         name: {i: torch.export.Dim.DYNAMIC for i, d in enumerate(dims) if isinstance(d, str)}
         for name, dims in graph.inputs.items()
     }
-    with warnings.catch_warnings():
-        # PyTorch warns of its own use of its own deprecated tree functions.
-        warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
+    with quiet_tracer():
         program = torch.onnx.export(
             graph.module.eval(),
             kwargs=example,
@@ -194,7 +189,8 @@ def _tidy(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
     for i, constant in enumerate(model.graph.initializer):
         renamed[constant.name] = constant.name = f"constant_{i}"
     for node in model.graph.node:
-        stem = "/".join((*_scope(node), node.op_type))
+        notes = {note.key: note.value for note in node.metadata_props}
+        stem = "/".join((*layer_of(notes), node.op_type))
         node.name = stem if not count[stem] else f"{stem}_{count[stem]}"
         count[stem] += 1
         for i, name in enumerate(node.output):
@@ -215,17 +211,6 @@ def _tidy(model: onnx.ModelProto, graph: _Graph) -> onnx.ModelProto:
     return model
 
 
-def _scope(node: onnx.NodeProto) -> list[str]:
-    """Names of the modules that a node comes from, outermost first, the root left out."""
-    notes = {note.key: note.value for note in node.metadata_props}
-    scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
-    if len(scopes) < 2 or not scopes[-2]:
-        return []
-    # Nodes that read the inputs' sizes belong to no module, and the tracer says so at length.
-    return ["sizes"] if scopes[-2].startswith("_empty") else scopes[-2].split(".")
-
-
 if __name__ == "__main__":
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
     for path in export_pixel_graphs(Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED):
         print(f"{path} {path.stat().st_size} bytes")
