@@ -104,13 +104,14 @@ def results(tmp_path: Path) -> Results:
     return made
 
 
+@pytest.mark.parametrize("way", ["ours", "ours, by taps"])
 @pytest.mark.parametrize("state", ["wrong", "failed"])
-def test_a_wrong_or_failed_kernel_is_no_success(state: str, tmp_path: Path) -> None:
+def test_a_wrong_or_failed_kernel_is_no_success(state: str, way: str, tmp_path: Path) -> None:
     made = results(tmp_path)
     assert not made.right  # nothing was checked
     made.add({"case": "a", "way": "ours", "do": "check"}, {"state": "ok", "error": 0.0})
     assert made.right
-    made.add({"case": "a", "way": "ours", "do": "time"}, {"state": state, "why": "because"})
+    made.add({"case": "a", "way": way, "do": "time"}, {"state": state, "why": "because"})
     assert not made.right
     assert f"{state}: because" in report(made.document())
 
