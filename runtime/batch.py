@@ -269,7 +269,9 @@ def _read_report(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is no report of a batch: name another with --report") from None
+        raise UsageError(
+            f"{path} is not a report of a batch: name another file with --report"
+        ) from None
 
 
 def _is_there(entry: Entry) -> bool:

@@ -26,7 +26,7 @@ def canvas(width: int, height: int, short_side: int) -> Canvas:
     if min(width, height) < 1:
         raise UsageError(f"a picture of {width}x{height} pixels has nothing to restore")
     if short_side < 1:
-        raise UsageError(f"a short side of {short_side} pixels is too small; give 1 or more")
+        raise UsageError(f"a short side of {short_side} pixels is too small: give 1 or more")
     shorter = min(width, height)
     out_w = _even(width * short_side, shorter)
     out_h = _even(height * short_side, shorter)

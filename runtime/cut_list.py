@@ -41,8 +41,8 @@ def read_cut_list(path: Path) -> frozenset[int]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"the list of cuts {path} cannot be read: {reason}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"the list of cuts in {path} cannot be read: {reason}") from None
     frames = set()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
@@ -50,7 +50,7 @@ def read_cut_list(path: Path) -> frozenset[int]:
             continue
         if not re.fullmatch(r"\d+", words[0], re.ASCII):
             raise UsageError(
-                f"{path}, line {number}: {words[0]!r} is no frame number; make a list with "
+                f"{path}, line {number}: {words[0]!r} is not a frame number; make a list with "
                 "`vr-trt cuts INPUT -o FILE`"
             )
         frames.add(int(words[0]))

@@ -64,7 +64,7 @@ class Decoder:
                 if in_a_row >= PACKETS_IN_A_ROW:
                     raise DamagedInputError(
                         f"{self._path}: {in_a_row} packets in a row cannot be decoded "
-                        f"({error.strerror}); repair the file or cut the damage out"
+                        f"({error.strerror}); repair the file or cut out the damage"
                     ) from error
                 continue
             in_a_row = 0

@@ -113,7 +113,7 @@ class FilmRun:
                 journal.close(keep=True)
         raise UsageError(
             f"{self._spec.path}: the frames before the stop do not come out as they did: a library "
-            "or the machine is another; start over with --overwrite"
+            "or the machine has changed; start over with --overwrite"
         )
 
     def _finished_before(self) -> bool:
@@ -243,8 +243,10 @@ def _check_beside(paths: tuple[Path | None, ...], films: tuple[Path, ...]) -> No
     given = [path for path in paths if path is not None]
     for path in given:
         if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise UsageError(f"{path} cannot be written: give the name of a file in a folder")
+            raise UsageError(f"{path} cannot be written: give a file name in a folder that can")
         if path.resolve() in [film.resolve() for film in films]:
-            raise UsageError(f"{path} is a film of this run: give the report another name")
+            raise UsageError(
+                f"{path} is the input or the output of this run: give the report another name"
+            )
     if len(given) != len({path.resolve() for path in given}):
         raise UsageError(f"{given[0]} cannot be both report and trace: give two names")

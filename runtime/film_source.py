@@ -72,7 +72,7 @@ def _place(word: str, text: str) -> Place | None:
 
 def _no_range(text: str) -> UsageError:
     return UsageError(
-        f"{text!r} is no range: write A-B with frame numbers (100-200) or times (1:30-2:00, 5s-)"
+        f"{text!r} is not a range: write A-B with frame numbers (100-200) or times (1:30-2:00, 5s-)"
     )
 
 
@@ -114,4 +114,4 @@ class FilmSource:
                 chosen += 1
                 yield number, frame
         if not chosen and not self._range.whole:
-            raise UsageError(f"{self._info.path}: no frame lies in the range that was asked for")
+            raise UsageError(f"{self._info.path}: no frame lies in the range")

@@ -27,7 +27,7 @@ def parse_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:
-        raise UsageError(f"{text!r} is no frame rate: write 24, 23.976 or 24000/1001")
+        raise UsageError(f"{text!r} is not a frame rate: write 24, 23.976 or 24000/1001")
     return rate
 
 
@@ -145,4 +145,4 @@ def numbered(path: Path, number: int) -> Path:
 def check_numbered(path: Path, overwrite: bool) -> None:
     """UsageError if there are images of those names that must stay; any other output passes."""
     if is_numbered(path) and numbered(path, 1).exists() and not overwrite:
-        raise UsageError(f"{numbered(path, 1)} exists; allow overwriting")
+        raise UsageError(f"{numbered(path, 1)} exists; allow it to be replaced with --overwrite")

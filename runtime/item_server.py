@@ -40,7 +40,7 @@ class OpenItemWorker:
         info = self.info
         if input_digest(info.path) != self.digest:
             if info.images:
-                raise UsageError(f"{info.path} is not on a worker's machine: share the folder")
+                raise UsageError(f"{info.path} is not on a worker's machine: share that folder")
             copy = folder / info.path.name
             fetch(info.path, copy)
             info = replace(info, path=copy)

@@ -115,7 +115,7 @@ class ItemWorker:
             return self._restore(item, task.marks, tell, seek=False)
         except _OtherFrames:
             raise DamagedInputError(
-                f"{self._info.path}: {task} are decoded differently from time to time: run with one "
+                f"{self._info.path}: {task} are not decoded alike every time: run with one "
                 "worker, or repair the file"
             ) from None
 

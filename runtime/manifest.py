@@ -154,9 +154,9 @@ def _path(text: str, where: str) -> Path:
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # ~somebody, whom nobody knows
-        raise UsageError(f"{where}there is no home folder of {text!r}") from None
+        raise UsageError(f"{where}{text!r} names a user without a home folder") from None
     if "\0" in text or not path.name:
-        raise UsageError(f"{where}{text!r} is no path of a file")
+        raise UsageError(f"{where}{text!r} is not the path of a file")
     return path
 
 

@@ -83,7 +83,7 @@ def _check_readable(path: Path) -> None:
     if not path.exists():
         if "%" in path.name or "*" in path.name:
             raise UsageError(
-                f"{path} does not exist: of numbered images, give the folder, and -r 24"
+                f"{path} does not exist: for numbered images give the folder, and a rate like -r 24"
             )
         raise UsageError(f"{path} does not exist; check the name")
     if not path.is_file():

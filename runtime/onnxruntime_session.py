@@ -125,7 +125,7 @@ class OrtSession:
     def bind(self, name: str, value: Array | Tensor) -> None:
         if name not in self._inputs and name not in self._outputs:
             raise ModelError(
-                f"{self._plan.name} has no input or output {name!r}: it is not the graph meant"
+                f"{self._plan.name} has no input or output {name!r}: this is not the graph that was expected"
             )
         if isinstance(value, np.ndarray) and name in self._inputs:
             dtype = np.float16 if name in self._half else value.dtype

@@ -24,7 +24,7 @@ class Pipe:
             self.container = av.open(_STDIN, "r", metadata_errors="surrogateescape")
         except av.FFmpegError as error:
             raise UsageError(
-                f"standard input is no video that can be piped ({error.strerror}): send y4m or mkv"
+                f"standard input is not a video that can be piped ({error.strerror}): send y4m or mkv"
             ) from error
         self.stream = main_video(self.container, DASH)
         self._others: PutAside | Handed | None = None

@@ -119,7 +119,7 @@ def check_size(frame: Frame, source: Picture) -> None:
     if (frame.width, frame.height) != (source.width, source.height):
         raise DamagedInputError(
             f"the picture's size changes from {source.width}x{source.height} to "
-            f"{frame.width}x{frame.height} on the way: cut the input there"
+            f"{frame.width}x{frame.height}: split the input there"
         )
 
 

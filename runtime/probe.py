@@ -37,7 +37,7 @@ def probe(path: Path, rate: Fraction | None = None) -> VideoInfo:
     if path.is_dir():
         first = image_files(path)[0]
         if rate is None:
-            raise UsageError(f"{path} is a folder of images: say how many a second, like -r 24")
+            raise UsageError(f"{path} is a folder of images: say how many per second, like -r 24")
         return folder_info(probe(first), path, rate)
     with open_input(path) as container:
         stream = main_video(container, path)

@@ -50,12 +50,12 @@ def check_target(path: Path, source: Path, overwrite: bool) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{folder} cannot be written to: permission denied")
     if followed(path).is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"{path} is neither a file nor leads to one; give another name")
+        raise UsageError(f"{path} is not a file and does not lead to one; give another name")
     for written in (path, partial_path(path)):
         if written.exists() and source.exists() and written.samefile(source):
             raise UsageError(f"{path} would replace the input; give another name")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; allow overwriting or give another name")
+        raise UsageError(f"{path} exists; give another name, or allow it with --overwrite")
 
 
 def check_name(path: Path) -> None:

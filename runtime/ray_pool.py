@@ -51,7 +51,9 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         self._ray = ray
         if address.startswith("ray://"):
-            raise UsageError(f"{address}: Ray's client cannot be used; start on a machine of it")
+            raise UsageError(
+                f"{address}: Ray's client cannot be used; start on a machine of the cluster"
+            )
         if address not in (LOCAL, "auto"):
             _check_answers(address)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -76,7 +78,7 @@ class RayCluster:
         if not self.cores or max(self.cores) < threads:
             self.close()
             wanted = counted(threads or 1, "core")
-            raise UsageError(f"--cluster {address}: no machine of it has {wanted}")
+            raise UsageError(f"--cluster {address}: none of its machines has {wanted}")
 
     def close(self) -> None:
         """Leave it; everything of this run in it ends."""

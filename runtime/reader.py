@@ -194,7 +194,7 @@ class Reader:
             return UsageError(f"{name} is {now}, the first image {before}: make them alike")
         at = "" if decoded.time is None else f" at {decoded.time:.2f} s"
         return UsageError(
-            f"{self._path}: the picture changes from {before} to {now}{at}; cut it there"
+            f"{self._path}: the picture changes from {before} to {now}{at}; split it there"
         )
 
 

@@ -96,7 +96,9 @@ class Restorer:
         if card_memory is not None and not card_memory > 0:
             raise UsageError(f"{card_memory:g} GB of the card: give more than 0")
         if threads < 0:
-            raise UsageError(f"{threads} threads: give 1 or more, or 0 for every core")
+            raise UsageError(
+                f"{threads} threads are not possible: give 1 or more, or 0 for every core"
+            )
         self.profile = find_profile(profile)
         wanted = Wanted(
             model=model, profile=self.profile, backend=backend, precision=precision,
@@ -274,13 +276,15 @@ def _threads_note(asked: int, kept: int) -> tuple[str, ...]:
     if not kept or asked in (0, kept):
         return ()
     threads = counted(kept, "thread")
-    return (f"the stopped run had {threads} and so has this one: others round otherwise",)
+    return (
+        f"the stopped run had {threads}, and so has this one: another number rounds differently",
+    )
 
 
 def _checked(picture: Pictures) -> Pictures:
     if not isinstance(picture, np.ndarray):
         raise UsageError(
-            f"a picture is an array [H, W, 3] in uint8, not of {type(picture).__name__}"
+            f"a picture is a numpy array [H, W, 3] in uint8, not a {type(picture).__name__}"
         )
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise UsageError(

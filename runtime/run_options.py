@@ -30,13 +30,15 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.workers < 0 or any(gpu < 0 for gpu in self.gpus):
-            raise UsageError("workers and cards are counted from 0 on: none is negative")
+            raise UsageError("the number of workers and the numbers of GPUs cannot be negative")
         if len(set(self.gpus)) < len(self.gpus):
             raise UsageError("--gpus: a card is named twice")
         if self.gpus and (self.workers or self.cluster is not None):
-            raise UsageError("--gpus starts a worker on each card: leave --workers, --cluster out")
+            raise UsageError(
+                "--gpus starts a worker on each card: leave out --workers and --cluster"
+            )
         if self.spread and self.trace is not None:
-            raise UsageError("a trace shows one process: leave --workers, --gpus, --cluster out")
+            raise UsageError("a trace shows one process: leave out --workers, --gpus and --cluster")
 
     @property
     def spread(self) -> bool:
@@ -48,7 +50,7 @@ def next_time(clock: str, now: datetime) -> datetime:
     """When the clock will next show HH:MM; UsageError for what is no time of day."""
     match = _CLOCK.fullmatch(clock.strip())
     if match is None:
-        raise UsageError(f"{clock!r} is no time of day: write HH:MM, like 07:30")
+        raise UsageError(f"{clock!r} is not a time of day: write HH:MM, like 07:30")
     then = now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
     return then if then > now else then + timedelta(days=1)
 

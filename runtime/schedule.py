@@ -96,7 +96,7 @@ class Schedule:
             return
         self.warnings.append(f"worker {worker} ended {TRIES} times in a row ({reason}): given up")
         if not (self._starting or self._waiting or self._running):
-            raise VrTrtError(f"no worker is left: they ended ({reason})")
+            raise VrTrtError(f"no worker is left: all of them ended ({reason})")
 
 
 def _raise(task: Task, error: VrTrtError) -> None:

@@ -50,7 +50,7 @@ class Crew:
         if about.engines not in self.engines:
             raise UsageError(
                 f"a worker would run on {about.engines}; here it is {' or '.join(self.engines)}: "
-                "start on a machine that is like the workers, with the same engines"
+                "start on a machine like the workers', with the same engines"
             )
 
 

@@ -81,7 +81,7 @@ class ImageSink:
     def write(self, frame: Frame) -> None:
         """Encode the one frame. Raises UsageError for a second one."""
         if self._data:
-            raise UsageError(f"{self._target.path}: an image holds one frame; write a video")
+            raise UsageError(f"{self._target.path}: an image holds one frame: write a video")
         self._data = encode_image(frame, self._target.pixel, self._target.path.suffix)
 
     def finish(self) -> None:

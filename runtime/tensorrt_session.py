@@ -133,7 +133,9 @@ class TensorRtSession:
     def bind(self, name: str, value: Array | Tensor) -> None:
         """An output may be bound to memory of the device of its own kind."""
         if name not in self._shapes or (name in self._outputs and not self._fits(name, value)):
-            raise ModelError(f"{self._plan} has no input {name!r}: it is not the engine meant")
+            raise ModelError(
+                f"{self._plan} has no input {name!r}: this is not the engine that was expected"
+            )
         given = tuple(value.shape if isinstance(value, np.ndarray) else value.shape())
         if given != self._shapes[name]:
             raise ModelError(

@@ -130,11 +130,11 @@ class Encoding:
         codec = CODECS[self.codec or ("av1" if suffix == ".webm" else usual)]
         if codec.name == "y4m":
             if path.name != "-":
-                raise UsageError(f"{path}: y4m goes to standard output only; name the output -")
+                raise UsageError(f"{path}: y4m goes to standard output only; write to -o -")
         elif suffix not in codec.containers:
             check_name(path)
             raise UsageError(
-                f"{path}: {codec.name} does not go into a {suffix} here; name the output "
+                f"{path}: {codec.name} cannot be put into a {suffix}; name the output "
                 f"{' or '.join(codec.containers)}, or choose another codec"
             )
         if self.bits is not None and self.bits not in codec.bits:
@@ -157,7 +157,7 @@ def check_quality(codec: Codec, crf: float | None, preset: str | None, bitrate: 
     if bitrate is not None and not codec.highest_crf:
         raise UsageError(f"{codec.name} takes no bitrate; {_remedy(codec)}")
     if bitrate is not None and (crf is not None or bitrate < 1000):
-        raise UsageError("give either a crf or a bitrate of 1000 bits a second or more")
+        raise UsageError("give either a crf, or a bitrate of at least 1000 bits per second")
     known = (*codec.presets, *(CODECS[codec.name].presets if codec.hardware else ()))
     if preset is not None and preset not in known:
         choices = f"one of {', '.join(codec.presets)}" if codec.presets else "it has none"

@@ -80,9 +80,11 @@ def kept_threads(output: Path) -> int:
 def check_spreadable(info: VideoInfo, output: Path) -> None:
     """UsageError for what one worker must do alone."""
     if info.pipe is not None or output == DASH:
-        raise UsageError("workers read and write files by name: none of them can be a pipe")
+        raise UsageError("workers read and write files by name: neither can be a pipe")
     if info.is_image or is_image_path(output):
-        raise UsageError(f"{output}: workers share a video's segments, and images have none")
+        raise UsageError(
+            f"{output}: several workers share a video's segments, and an image has none"
+        )
 
 
 def check_workers_memory(plan: "Plan", workers: int) -> None:

@@ -61,6 +61,11 @@ def run(film: Path, model: str, output: Path, *options: str) -> subprocess.Compl
     return subprocess.run(arguments, capture_output=True, text=True, check=False)
 
 
+def slow_after(segments: int) -> dict[str, str]:
+    """The environment of a run that takes its time once so many segments are complete."""
+    return {**os.environ, "SLOW_AFTER": str(segments)}  # see tests/small
+
+
 def segments(output: Path) -> int:
     """Complete segments of a run that goes on."""
     return len(list(folder_of(output).glob("*.segment")))

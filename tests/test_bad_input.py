@@ -354,7 +354,9 @@ def test_a_report_never_replaces_a_film(
     film = make_video(tmp_path / "film.mkv", frames=3, size=(64, 48))
     (tmp_path / "link.mkv").symlink_to(film)
     output = tmp_path / "out.mp4"
-    assert "is a film of this run" in refused(2, film, "-o", output, option, tmp_path / name)
+    assert "is the input or the output of this run" in refused(
+        2, film, "-o", output, option, tmp_path / name
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,8 +365,8 @@ def test_a_report_never_replaces_a_film(
         (["film.mkv", "-o", "out.gif"], "an output ends in .mp4"),
         (["film.mkv", "-o", "out"], "an output ends in .mp4"),
         (["film.mkv", "-o", "."], "is a directory"),
-        (["film.mkv", "-o", "out.webm", "--codec", "h264"], "does not go into a .webm"),
-        (["f%03d.png", "-o", "out.mp4"], "give the folder, and -r 24"),
+        (["film.mkv", "-o", "out.webm", "--codec", "h264"], "cannot be put into a .webm"),
+        (["f%03d.png", "-o", "out.mp4"], "give the folder, and a rate like -r 24"),
         (["film.mkv", "--cuts", "none.txt", "-o", "out.mp4"], "none.txt cannot be read: No such"),
         (["film.mkv", "--report", "a.json", "--trace", "a.json"], "cannot be both"),
     ],

@@ -214,7 +214,7 @@ def _canvas(size: str | None, row: "Profile") -> "Canvas":
 
     wanted = re.fullmatch(r"(\d+)x(\d+)", size or "16x9")
     if wanted is None or "0" in wanted.groups():
-        raise ModelError(f"{size} is no size: write it as 1280x720")
+        raise ModelError(f"{size} is not a size: write it as 1280x720")
     width, height = int(wanted[1]), int(wanted[2])
     padded = canvas(width, height, min(width, height) if size else row.short_side)
     return Canvas(
@@ -242,7 +242,7 @@ def _options(pairs: list[str]) -> dict[str, str]:
     from vr_trt.errors import ModelError
 
     if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise ModelError(f"{wrong[0]} is no option: write it as NAME=VALUE")
+        raise ModelError(f"{wrong[0]} is not an option: write it as NAME=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

@@ -101,7 +101,7 @@ def _shape(size: str | None, short_side: int, latents: int, step: int) -> "Stage
 
     wanted = re.fullmatch(r"(\d+)x(\d+)", size or "16x9")
     if wanted is None:
-        raise UsageError(f"{size} is no size: write it as 1280x720")
+        raise UsageError(f"{size} is not a size: write it as 1280x720")
     width, height = int(wanted[1]), int(wanted[2])
     padded = canvas(width, height, min(width, height) if size else short_side)
     return StageShape(height=padded.padded_h, width=padded.padded_w, latents=latents, step=step)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, read_frames
-from tests.spreading import children, make_film, wait_for_none
+from tests.spreading import children, make_film, slow_after, wait_for_none
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -105,7 +105,11 @@ def test_a_stopped_batch_goes_on(folder: Path, model: str, sent: signal.Signals)
     """It is stopped within the second film, whose segments are kept; a worker dies before that."""
     make_film(folder / "b.mkv", 200, (50, 100, 150))
     process = subprocess.Popen(
-        command(folder, model), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(folder, model),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=slow_after(1),
     )
     kept = folder / "out" / ".own.mkv.resume"
     wait_until(lambda: len(list(kept.glob("*.segment"))) >= 1)
@@ -136,5 +140,5 @@ def test_a_foreign_report_is_not_overwritten(folder: Path, model: str) -> None:
     (folder / "notes.json").write_text('{"mine": 1}')
     arguments = command(folder, model, "--report", str(folder / "notes.json"))
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "no report of a batch" in done.stderr
+    assert done.returncode == 2 and "not a report of a batch" in done.stderr
     assert (folder / "notes.json").read_text() == '{"mine": 1}'

@@ -75,7 +75,7 @@ def test_ranges(text: str, start: Place | None, stop: Place | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "-", "10", "a-b", "1:2:3:4-", "5m-"])
 def test_wrong_ranges_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no range"):
+    with pytest.raises(UsageError, match="not a range"):
         parse_range(text)
 
 

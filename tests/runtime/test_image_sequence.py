@@ -143,7 +143,7 @@ def test_rates() -> None:
     assert parse_rate("24000/1001") == Fraction(24000, 1001)
     assert parse_rate("12.5") == Fraction(25, 2)
     for wrong in ("0", "-3", "fast", "1/0", "5000"):
-        with pytest.raises(UsageError, match="no frame rate"):
+        with pytest.raises(UsageError, match="not a frame rate"):
             parse_rate(wrong)
 
 

@@ -148,7 +148,7 @@ def test_a_film_that_reads_otherwise_than_it_was_scanned_is_refused(
     checks = scan.marks.checks[:]
     checks[7] ^= 1
     marks = replace(scan.marks, checks=checks)
-    with pytest.raises(DamagedInputError, match="decoded differently from time to time"):
+    with pytest.raises(DamagedInputError, match="not decoded alike every time"):
         worker(info, tmp_path).run(ItemTask(item=whole, marks=marks), lambda said: None)
 
 

@@ -55,8 +55,8 @@ def test_json_lines_change_what_is_asked(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         (['{"input": "a.mkv", "sed": 7}'], "line 1: unknown key 'sed'"),
-        (['{"input": "a\\u0000.mkv"}'], "line 1: .* is no path of a file"),
-        (['{"input": "~nobody-is-called-that/a.mkv"}'], "line 1: there is no home folder of"),
+        (['{"input": "a\\u0000.mkv"}'], "line 1: .* is not the path of a file"),
+        (['{"input": "~nobody-is-called-that/a.mkv"}'], "names a user without a home folder"),
         (["# x", '{"input": "a.mkv", "seed": "7"}'], "line 2: seed cannot be '7'"),
         (['{"input": "a.mkv", "seed": true}'], "seed cannot be True"),
         (['{"input": "a.mkv", "color": "sepia"}'], "choose one of wavelet"),

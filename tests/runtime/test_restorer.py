@@ -91,7 +91,7 @@ def test_wrong_pictures_are_refused(model: str) -> None:
     with Restorer(model=model, profile="360p") as restorer:
         with pytest.raises(UsageError, match="uint8"):
             restorer.step(np.zeros((1, 8, 8, 3), np.float32))
-        with pytest.raises(UsageError, match="not of list"):
+        with pytest.raises(UsageError, match="not a list"):
             restorer.step([[[0, 0, 0]]])  # type: ignore[list-item]
         restorer.step(np.zeros((1, 8, 8, 3), np.uint8))
         with pytest.raises(UsageError, match="9x8 after 8x8: flush"):

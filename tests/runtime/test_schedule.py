@@ -127,5 +127,5 @@ def test_a_worker_that_cannot_start_is_given_up_and_the_others_go_on() -> None:
 
     schedule = Schedule(Dead(2))
     schedule.add(Job(0))
-    with pytest.raises(VrTrtError, match="no worker is left: they ended .exit code 1."):
+    with pytest.raises(VrTrtError, match="no worker is left: all of them ended .exit code 1."):
         results(schedule)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.media import make_image
-from tests.spreading import FRAMES, children, command, run, segments, wait_for_none
+from tests.spreading import FRAMES, children, command, run, segments, slow_after, wait_for_none
 
 from vr_trt.cli import exit_code
 from vr_trt.runtime.journal import folder_of
@@ -34,23 +34,45 @@ def test_the_file_is_that_of_one_worker(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def kill_workers(process: subprocess.Popen[str], generator: random.Random, kills: int) -> int:
-    """Kill -9 so many of a run's workers, at random moments; how many were there to be killed."""
+def run_with_deaths(
+    film: Path, model: str, output: Path, most: int
+) -> subprocess.CompletedProcess[str]:
+    """A run of two workers, of which so many kill themselves on an item; see tests/small."""
+    deaths = output.parent / "deaths"
+    deaths.mkdir()
+    return subprocess.run(
+        command(film, model, output, "--workers", "2"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "DEATHS": str(deaths), "MOST_DEATHS": str(most)},
+    )
+
+
+def test_workers_die_on_their_items(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
+    output = tmp_path / "out.mp4"
+    done = run_with_deaths(film, model, output, 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("done again") == len(list((tmp_path / "deaths").iterdir())) >= 2
+    assert output.read_bytes() == whole
+
+
+def kill_workers(process: subprocess.Popen[str], generator: random.Random) -> int:
+    """Kill -9 two of a run's workers, at random moments; how many were there to be killed."""
     killed = 0
-    while process.poll() is None and killed < kills:
-        time.sleep(generator.uniform(0, 0.3))
+    while process.poll() is None and killed < 2:
+        time.sleep(generator.uniform(0, 0.2))
         if workers := children(process.pid):
             os.kill(generator.choice(workers), signal.SIGKILL)
             killed += 1
     return killed
 
 
-def check_killed_workers(
-    film: Path, model: str, folder: Path, whole: bytes, seeds: range, kills: int
-) -> None:
+@pytest.mark.slow
+def test_many_workers_are_killed(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
     total = told = 0
-    for seed in seeds:
-        output = folder / f"{seed}.mp4"
+    for seed in range(9):
+        output = tmp_path / f"{seed}.mp4"
         process = subprocess.Popen(
             command(film, model, output, "--workers", "2"),
             stdout=subprocess.PIPE,
@@ -60,42 +82,19 @@ def check_killed_workers(
         generator = random.Random(seed)
         while process.poll() is None and segments(output) < generator.randint(1, 4):
             time.sleep(0.002)
-        total += kill_workers(process, generator, kills)
+        total += kill_workers(process, generator)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, f"seed {seed}: {errors}"
         told += errors.count("done again")
         assert output.read_bytes() == whole, f"seed {seed}"
-    assert total >= len(seeds) and told, f"{total} kills, {told} of them on an item"
-
-
-def test_a_worker_is_killed(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
-    check_killed_workers(film, model, tmp_path, whole, range(1), kills=2)
-
-
-@pytest.mark.slow
-def test_many_workers_are_killed(film: Path, model: str, tmp_path: Path, whole: bytes) -> None:
-    check_killed_workers(film, model, tmp_path, whole, range(1, 9), kills=2)
+    assert total >= 9 and told, f"{total} kills, {told} of them on an item"
 
 
 def test_workers_that_always_die_end_the_run_in_one_line(
     film: Path, model: str, tmp_path: Path
 ) -> None:
-    """Every worker kills itself with its first segment."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "if 'vr_trt.runtime.worker_process' in ' '.join(sys.orig_argv):\n"
-        "    from vr_trt.runtime import segments\n"
-        "    segments.SegmentSink.write = lambda *_: os.kill(os.getpid(), 9)\n"
-    )
     output = tmp_path / "out.mp4"
-    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command(film, model, output, "--workers", "2"),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    done = run_with_deaths(film, model, output, 1000)
     assert done.returncode == 1
     assert done.stderr.startswith("vr-trt: frames ") and len(done.stderr.splitlines()) == 1
     assert "3 workers ended on it (killed" in done.stderr
@@ -111,6 +110,7 @@ def start(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=slow_after(enough),
     )
     until = time.perf_counter() + 60
     while segments(output) < enough and process.poll() is None and time.perf_counter() < until:
@@ -194,13 +194,13 @@ def test_what_is_refused(
     picture = make_image(tmp_path / "in.png", size=(50, 30))
     output = tmp_path / "out.mp4"
     for source, target, options, code, reason in (
-        (picture, tmp_path / "out.png", ["--workers", "2"], 2, "images have none"),
-        (film, Path("-"), ["--workers", "2"], 2, "none of them can be a pipe"),
+        (picture, tmp_path / "out.png", ["--workers", "2"], 2, "an image has none"),
+        (film, Path("-"), ["--workers", "2"], 2, "neither can be a pipe"),
         (film, output, ["--workers", "2", "--trace", str(tmp_path / "t")], 2, "one process"),
         (film, output, ["--gpus", "0,x"], 2, "numbers of cards"),
         (film, output, ["--gpus", "0,0"], 2, "named twice"),
         (film, output, ["--gpus", "99"], 2, "there is no GPU 99"),
-        (film, output, ["--gpus", "0", "--workers", "2"], 2, "leave --workers"),
+        (film, output, ["--gpus", "0", "--workers", "2"], 2, "leave out --workers"),
     ):
         arguments = ["run", str(source), "--profile", "360p", "--model", model]
         assert exit_code([*arguments, "-o", str(target), *options]) == code
