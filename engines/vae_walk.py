@@ -420,6 +420,9 @@ def _clear_border(x: Tensor) -> None:
 def _keep_last(state: Tensor, x: Tensor, starts: bool) -> None:
     """Before a shot there is its first frame, again and again."""
     keep, frames = len(state), len(x)
+    if frames >= keep:  # as in every group but a start's first
+        state.copy_(x[frames - keep :])
+        return
     for i in range(keep):
         last = frames - keep + i
         if last >= 0 or starts:
