@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vr_trt.engines.static_arena import Arena
+from vr_trt.engines.vae_launches import Size
 from vr_trt.engines.vae_layers import CoderLayers
-from vr_trt.engines.vae_walk import Size, Walk
+from vr_trt.engines.vae_walk import Walk
 from vr_trt.export.fp8_vae import Coder
 from vr_trt.export.vae import Encoder
 from vr_trt.kernels.tuning import capability_of

@@ -87,8 +87,8 @@ def _too_large(choice: Choice) -> str:
     assert card is not None
     backend = selection.backends["generator"]
     return (
-        f"{backend} is passed over: it needs {card.needed / GIB:.1f} GiB of the card and the film's "
-        f"rings, and {card.usable / GIB:.1f} GiB are usable"
+        f"{backend} is passed over: it needs {card.needed / GIB:.1f} GiB of the card beside the "
+        f"film's rings, and {card.usable / GIB:.1f} GiB are usable"
     )
 
 

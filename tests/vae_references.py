@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vr_trt.engines import vae_walk
+from vr_trt.engines import vae_launches
 from vr_trt.kernels.conv3d import conv3d_reference
 from vr_trt.kernels.conv_few import FewConv
 from vr_trt.kernels.conv_layer import PLAIN, Extras, PackedConv, check_call
@@ -34,7 +34,7 @@ def use_references(monkeypatch: pytest.MonkeyPatch) -> None:
         "tap_columns": columns_of,
         "tap_sum": sum_of,
     }.items():
-        monkeypatch.setattr(vae_walk, name, launch)
+        monkeypatch.setattr(vae_launches, name, launch)
 
 
 def _conv(x: Tensor, conv: PackedConv, out: Tensor, extras: Extras = PLAIN) -> None:
