@@ -170,8 +170,10 @@ class DevicePixels:
 
     def begin(self) -> None:
         """Nothing is on its way any more: a shot begins, perhaps after one that was given up."""
-        for ring in (self._sources, self._x, self._restored, self._outputs):
-            ring.take_back()
+        rings = (self._sources, self._x, self._restored, self._outputs)
+        held = [ring.take_back() for ring in rings]
+        if any(held):
+            self._lanes.meet()
         self._outgoing.extend(host for host, _ in self._pending)
         self._pending.clear()
 

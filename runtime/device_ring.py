@@ -59,10 +59,15 @@ class Ring:
         slot.take(stream)
         return slot
 
-    def take_back(self) -> None:
-        """Whatever was held is free: a shot was given up."""
-        for slot in self._slots:
+    def take_back(self) -> bool:
+        """Whatever was held is free, for a shot was given up; whether anything was.
+
+        Then streams may still work on it, and nothing that they record says until when.
+        """
+        held = [slot for slot in self._slots if slot.taken]
+        for slot in held:
             slot.taken = False
+        return bool(held)
 
 
 class HostSlot:

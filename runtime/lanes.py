@@ -29,6 +29,7 @@ class Lanes:
         self._graphs: list[int] = []
         self._captures: list[Callable[[], None]] = []
         self._at_close: list[Callable[[], None]] = []
+        self._marks = {stream: self.event() for stream in streams}
         self._open = True
         device.prepare()
 
@@ -57,6 +58,14 @@ class Lanes:
     def event(self) -> int:
         self._events.append(self.device.event())
         return self._events[-1]
+
+    def meet(self) -> None:
+        """Let the five streams do nothing more before all has been done that they were asked by now."""
+        for stream, event in self._marks.items():
+            self.device.record(event, stream)
+        for stream in self._marks:
+            for event in self._marks.values():
+                self.device.wait(stream, event)
 
     def page_locked(self, size: int) -> PageLocked:
         """Memory of the host; MemoryBudgetError where there is no room."""

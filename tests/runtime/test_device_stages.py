@@ -261,6 +261,31 @@ def test_too_little_room_gives_everything_back(
     assert set(setting.device.leaks()) <= {*SESSIONS_OWN}
 
 
+def given_up(setting: Setting, stages: DeviceStages, count: int) -> None:
+    """A shot of which so many frames are pushed, and no more."""
+    shot = Shot(stages.begin(setting.host_stages()), setting.profile)
+    for frame in setting.frames(count, seed=1):
+        list(shot.push(frame))
+
+
+@pytest.mark.parametrize("count", [17, 38, 59])
+def test_a_shot_after_one_that_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """As workers do when an item ends within a shot; what waits for nobody is found."""
+    setting = Setting(folder=tmp_path / "model")
+    stages, frames = setting.on_device(monkeypatch), setting.frames(47)
+    with setting.device.loop():
+        given_up(setting, stages, count)
+        shot = Shot(stages.begin(setting.host_stages()), setting.profile)
+        assert_equal(restored(shot, frames), restored(setting.shot_on_host(), frames))
+    monkeypatch.setattr(stages._lanes, "meet", lambda: None)
+    given_up(setting, stages, count)
+    shot = Shot(stages.begin(setting.host_stages()), setting.profile)
+    with pytest.raises(RaceError, match="may still use"):
+        restored(shot, frames)
+
+
 def test_refusals_and_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting(folder=tmp_path / "model")
     stages = setting.on_device(monkeypatch).begin(setting.host_stages())
