@@ -192,7 +192,7 @@ def run(tuning: Tuning) -> Row:
 
 def _tune(session: Session, card: Row, document: Row, given: tuple[Path, float]) -> None:
     """`given`: the folder, and when this case's share of the time is up."""
-    tunable, (out, until), tried = card["tunable"], given, 0
+    tunable, (out, until), tried, together = card["tunable"], given, 0, True
 
     def measure(options: Options) -> float | None:
         nonlocal tried
@@ -206,9 +206,10 @@ def _tune(session: Session, card: Row, document: Row, given: tuple[Path, float])
         return row["ms"] if row["state"] == "ok" else None
 
     def prepare(candidates: Sequence[Options]) -> None:
-        if time.monotonic() < until:
+        nonlocal together
+        if together and time.monotonic() < until:
             task = {"case": card["name"], "do": "compile", "options": [*candidates]}
-            session.do(task, COMPILE_SECONDS)
+            together = session.do(task, COMPILE_SECONDS)["state"] == "ok"  # else one by one
 
     starts = [tunable["options"], *tunable["starts"]]
     found = best_of(starts, SPACES[tunable["table"]], measure, prepare)
