@@ -70,7 +70,7 @@ def build_engines(
         )
     if not builder.cuts:
         if request.cut:
-            watch.says(f"{builder.name} has the VAE in one piece: it plans its memory otherwise")
+            watch.says(f"{builder.name} has the VAE in one piece: it saves memory by other means")
         request = replace(request, cut=False)
     targets = tuple(sorted(set(request.targets or builder.default_targets)))
     flags = builder.flags(request.options)

@@ -157,8 +157,8 @@ def _open_builder(log: "trt.ILogger") -> "trt.Builder":
         return trt.Builder(log)
     except TypeError:  # how the bindings say that the library gave them nothing
         raise ModelError(
-            "tensorrt finds no GPU that it can use: see that the driver is 580 or newer, with "
-            "nvidia-smi"
+            "tensorrt finds no GPU that it can use: check with nvidia-smi that the driver is 580 or "
+            "newer"
         ) from None
 
 

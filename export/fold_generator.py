@@ -1,7 +1,7 @@
 """Fold timestep, prompt, sampler and modulation into the generator's linears, exactly.
 
 Everything is computed in fp32 from the checkpoint's tensors, one block at a time, and cast at the
-end, so that a mapping that reads lazily is folded in the memory of the result.
+end, so that a mapping that reads lazily is folded in the memory of the result and of one block.
 Source: network spec §4.5–4.7, §5; design §3.
 """
 

@@ -1,12 +1,11 @@
 """The sizes that the tests export, and what every static graph must be."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import onnx
-from tests.tiny_model import Exported, TinyModel
+from tests.tiny_model import Exported
 
-from vr_trt.export.export_model import ExportPlan, Precision
+from vr_trt.export.export_model import ExportPlan
 from vr_trt.export.stages import StageShape
 
 PORTRAIT = StageShape(height=48, width=32, latents=6, step=2)  # time shifts: 1, 2, 2, 1
@@ -25,12 +24,6 @@ STATIC_OPERATORS = {
 }  # fmt: skip
 ANY_SIZE_OPERATORS = STATIC_OPERATORS | {"Shape", "Squeeze"}
 Make = Callable[[ExportPlan], Exported]
-
-
-class MakeGenerator(Protocol):
-    def __call__(
-        self, model: TinyModel, shape: StageShape | None, precision: Precision = "fp32"
-    ) -> Exported: ...
 
 
 def dims(value: onnx.ValueInfoProto) -> list[int | str]:

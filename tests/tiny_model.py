@@ -1,25 +1,32 @@
 """A model of a few kilobytes, exported and run as the published ones are."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tests.networks import loud_weights, make_generator, make_vae, normal
 from torch import Tensor
 
+from vr_trt.export import export_model
 from vr_trt.export.config import (
     GeneratorConfig,
     VaeConfig,
     generator_3b_style,
     generator_7b_style,
 )
+from vr_trt.export.export_model import ExportPlan
 from vr_trt.export.models import ModelFiles
+from vr_trt.export.onnx_graph import Trace
+from vr_trt.export.stages import generator_stages
 from vr_trt.export.vae import split_moments
 from vr_trt.kernels.windows import any_size_tables
 
@@ -52,6 +59,17 @@ def make_tiny_model(folder: Path, generator: GeneratorConfig = TINY_3B) -> TinyM
         generator_file=files[0],
         vae_file=files[1],
     )
+
+
+def export_generator(plan: ExportPlan, folder: Path) -> Path:
+    """Export `plan`, of the generator alone, without the graph of a picture; the manifest's path."""
+
+    def first(*given: Any) -> Iterator[Trace]:
+        return islice(generator_stages(*given), 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_model, "generator_stages", first)
+        return export_model.export_model(replace(plan, networks=["generator"]), folder)
 
 
 class Exported:

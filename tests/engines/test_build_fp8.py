@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.networks import normal
-from tests.tiny_model import TEXT, TinyModel, make_tiny_model
+from tests.tiny_model import TEXT, TinyModel, export_generator, make_tiny_model
 
 from vr_trt.engines import export_process
 from vr_trt.engines.build import BuildRequest, build_engines
@@ -21,7 +21,7 @@ from vr_trt.export import models
 from vr_trt.export.calibrate import Sample, amax_of, observe
 from vr_trt.export.calibration_table import CalibrationTable, gate_path, table_path
 from vr_trt.export.config import generator_3b_style
-from vr_trt.export.export_model import ExportPlan, export_model
+from vr_trt.export.export_model import ExportPlan
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.quantise_folder import quantise_folder
 from vr_trt.export.stages import StageShape
@@ -63,8 +63,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Small]:
         wide, fp8 = folder / precision, folder / f"{precision}-fp8"
         if not wide.exists():
             shape = StageShape(height=CANVAS.height, width=CANVAS.width, latents=CANVAS.latents)
-            plan = ExportPlan(model=model, shape=shape, networks=["generator"])
-            export_model(replace(plan, precision=precision), wide)  # type: ignore[arg-type]
+            plan = ExportPlan(model=model, shape=shape)
+            export_generator(replace(plan, precision=precision), wide)  # type: ignore[arg-type]
             quantise_folder(wide, fp8, table_path(model.generator_file))
         return Small(model, wide, fp8)
 

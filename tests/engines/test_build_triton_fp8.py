@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.engine_graphs import make_spec
 from tests.networks import normal
-from tests.tiny_model import TEXT, make_tiny_model
+from tests.tiny_model import TEXT, export_generator, make_tiny_model
 
 pytest.importorskip("triton", reason="triton is not installed: pip install 'vr-trt[dev]'")
 
@@ -23,7 +23,7 @@ from vr_trt.errors import ModelError
 from vr_trt.export.calibrate import Sample, amax_of, observe
 from vr_trt.export.calibration_table import CalibrationTable, table_path
 from vr_trt.export.config import VAE, generator_3b_style
-from vr_trt.export.export_model import ExportPlan, export_model
+from vr_trt.export.export_model import ExportPlan
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.quantise_folder import quantise_folder
 from vr_trt.export.stages import StageShape
@@ -48,8 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torc
     )  # fmt: skip
     table.write(table_path(model.generator_file))
     shape = StageShape(height=48, width=32, latents=3)
-    plan = ExportPlan(model=model, shape=shape, networks=["generator"], precision="fp16")
-    export_model(plan, folder / "wide")
+    plan = ExportPlan(model=model, shape=shape, precision="fp16")
+    export_generator(plan, folder / "wide")
     quantise_folder(folder / "wide", folder / "fp8", table_path(model.generator_file))
     half = fold_generator(SMALL, model.load_generator(), TEXT, dtype=torch.float16)
     return folder / "fp8" / "generator.onnx", quantised_state(half, table)

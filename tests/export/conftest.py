@@ -5,20 +5,16 @@ from tests.exported_graphs import (
     LANDSCAPE,
     PORTRAIT,
     Make,
-    MakeGenerator,
 )
 from tests.tiny_model import (
     TINY_7B,
     Exported,
     TinyModel,
+    export_generator,
     make_tiny_model,
 )
 
-from vr_trt.export.export_model import DTYPES, ExportPlan, Precision, export_model
-from vr_trt.export.fold_generator import fold_generator
-from vr_trt.export.onnx_graph import trace
-from vr_trt.export.onnx_weights import SharedWeights
-from vr_trt.export.stages import StageShape, generator_stages
+from vr_trt.export.export_model import ExportPlan, export_model
 
 
 @pytest.fixture(scope="session")
@@ -42,18 +38,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.fixture(scope="session")
-def exported_generator(tmp_path_factory: pytest.TempPathFactory) -> MakeGenerator:
+def exported_generator(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Exports `generator` alone, without the graph of a picture."""
 
-    def make(model: TinyModel, shape: StageShape | None, precision: Precision = "fp32") -> Exported:
-        folder = tmp_path_factory.mktemp("generator")
-        weights = model.load_generator()
-        folded = fold_generator(
-            model.generator, weights, model.load_text(), dtype=DTYPES[precision]
-        )
-        with SharedWeights(folder / "generator.bin") as data:
-            data.save(trace(next(generator_stages(folded, shape))), folder / "generator.onnx")
-        return Exported(folder)
+    def make(plan: ExportPlan) -> Exported:
+        return Exported(export_generator(plan, tmp_path_factory.mktemp("generator")).parent)
 
     return make
 

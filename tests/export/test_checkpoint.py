@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.checkpoint_files import FORMS, SMALL, save_zip, written
 
 from vr_trt.errors import ModelError
 from vr_trt.export.checkpoint import (
@@ -30,32 +29,7 @@ from vr_trt.export.keys import OLD_ATTENTION, expected_generator, expected_vae
 from vr_trt.export.random_weights import random_checkpoint, random_tensors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SMALL = {
-    "a.weight": torch.arange(12.0).reshape(3, 4),
-    "a.bias": torch.tensor([1.5, -2.0, 0.25]),
-    "scalar": torch.tensor(3.0),
-    "empty": torch.zeros(0, 4),
-}
-
-Writer = Callable[[dict[str, torch.Tensor], Path], object]
-
-
-def save_zip(tensors: Any, path: Path) -> None:
-    torch.save(tensors, path)
-
-
-def save_legacy(tensors: Any, path: Path) -> None:
-    torch.save(tensors, path, _use_new_zipfile_serialization=False)
-
-
-FORMS: dict[str, Writer] = {"safetensors": save_file, "zip": save_zip, "legacy": save_legacy}
 forms = pytest.mark.parametrize("form", FORMS)
-
-
-def written(form: str, folder: Path, tensors: dict[str, torch.Tensor] = SMALL) -> Path:
-    path = folder / ("model.safetensors" if form == "safetensors" else "model.pth")
-    FORMS[form](tensors, path)
-    return path
 
 
 @forms

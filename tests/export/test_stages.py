@@ -12,7 +12,6 @@ from tests.exported_graphs import (
     PORTRAIT,
     RAGGED,
     Make,
-    MakeGenerator,
     check_static,
 )
 from tests.networks import normal
@@ -88,18 +87,18 @@ def test_half_precision_generators_in_onnx_runtime(half: Exported) -> None:
 
 @pytest.mark.parametrize("shape", [RAGGED, PANORAMA], ids=["ragged", "panorama"])
 def test_ragged_windows_of_the_3b(
-    shape: StageShape, tiny: TinyModel, exported_generator: MakeGenerator
+    shape: StageShape, tiny: TinyModel, exported_generator: Make
 ) -> None:
-    given = exported_generator(tiny, shape)
+    given = exported_generator(ExportPlan(model=tiny, shape=shape))
     check_generator(given, (shape.latents, shape.h, shape.w), LIMITS["fp32"])
     check_static(given, "generator")
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_ragged_windows_of_the_7b(
-    precision: Precision, tiny_7b: TinyModel, exported_generator: MakeGenerator
+    precision: Precision, tiny_7b: TinyModel, exported_generator: Make
 ) -> None:
-    given = exported_generator(tiny_7b, RAGGED, precision)
+    given = exported_generator(ExportPlan(model=tiny_7b, shape=RAGGED, precision=precision))
     check_generator(given, (RAGGED.latents, RAGGED.h, RAGGED.w), LIMITS[precision], TINY_7B)
 
 
@@ -130,9 +129,9 @@ def test_generator_of_any_size_of_the_7b(
     precision: Precision,
     size: tuple[int, int, int],
     tiny_7b: TinyModel,
-    exported_generator: MakeGenerator,
+    exported_generator: Make,
 ) -> None:
-    given = exported_generator(tiny_7b, None, precision)
+    given = exported_generator(ExportPlan(model=tiny_7b, precision=precision))
     check_generator(given, size, LIMITS[precision], TINY_7B, any_size=True)
 
 
@@ -164,8 +163,9 @@ def check_bf16(given: Exported) -> None:
         assert weights <= {onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT64}
 
 
-def test_a_bf16_generator_is_valid(tiny: TinyModel, exported_generator: MakeGenerator) -> None:
-    check_bf16(exported_generator(tiny, LANDSCAPE, "bf16"))
+def test_a_bf16_generator_is_valid(tiny: TinyModel, exported_generator: Make) -> None:
+    plan = ExportPlan(model=tiny, shape=LANDSCAPE, precision="bf16")
+    check_bf16(exported_generator(plan))
 
 
 @pytest.mark.slow
