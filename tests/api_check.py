@@ -1,6 +1,6 @@
 """Holds a source file to a library's interface without the library: names, arguments, types.
 
-The interface is what `vr_trt.bench.api_surface` read. The source is parsed, not run. Types are
+The interface is what `tests.api_surface` read. The source is parsed, not run. Types are
 followed through imports, annotations (`config: "trt.IBuilderConfig"`), assignments and what calls
 return; an expression whose type is unknown is not checked, which `used` makes visible.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from vr_trt.bench.api_surface import Surface
+from tests.api_surface import Surface
 
 
 @dataclass(frozen=True, slots=True)

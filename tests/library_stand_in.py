@@ -1,6 +1,6 @@
 """A module made from a library's interface: right names and arguments, no behaviour.
 
-Every call is checked against the signatures that `vr_trt.bench.api_surface` read, and recorded.
+Every call is checked against the signatures that `tests.api_surface` read, and recorded.
 What a call returns is an object of the type that its signature names; a test gives `answers` where
 that matters.
 """
@@ -11,8 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.api_check import overload_arguments
-
-from vr_trt.bench.api_surface import Surface
+from tests.api_surface import Surface
 
 Call = tuple[str, dict[str, Any]]  # "Builder.create_network", its arguments by name
 

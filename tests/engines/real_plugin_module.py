@@ -1,6 +1,6 @@
-"""Our plugin through TensorRT's own Python layer, without TensorRT: python FILE FOLDER.
+"""Our plugin through TensorRT's own Python layer, without TensorRT: `python -m` this module, FOLDER.
 
-FOLDER is what `vr_trt.bench.tensorrt_bindings --keep` left. What the layer takes from the compiled
+FOLDER is what `tests.tensorrt_bindings --keep` left. What the layer takes from the compiled
 library (dimension expressions, the registry) is replaced by arithmetic; the checks of signatures,
 the combinations of types and the way to the launch are the real ones. Prints the launch as JSON.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vr_trt.bench.tensorrt_bindings import use_bindings
+from tests.tensorrt_bindings import use_bindings
 
 ROWS, COLUMNS, SM = 50, 128, 90
 

@@ -192,12 +192,11 @@ def test_the_real_plugin_module_accepts_it() -> None:
     if not folder:
         pytest.skip(
             "VR_TRT_BINDINGS names no folder with TensorRT's bindings: make one with python -m "
-            "vr_trt.bench.tensorrt_bindings OUTPUT --keep FOLDER"
+            "tests.tensorrt_bindings OUTPUT --keep FOLDER"
         )
-    script = Path(__file__).with_name("real_plugin_module.py")
-    done = subprocess.run(
-        [sys.executable, str(script), folder], check=False, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tests.engines.real_plugin_module", folder]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["creator"] == ["rms_norm", "vr_trt"] and found["callable"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.api_check import ApiCheck, sources_that_import
+from tests.api_surface import Surface, read_surface
 
 import vr_trt
-from vr_trt.bench.api_surface import Surface, read_surface
 
 BINDINGS = Path(__file__).with_name("tensorrt_11_bindings.json")
 PACKAGE = Path(vr_trt.__file__).parent
@@ -33,7 +33,7 @@ def check(source: str) -> ApiCheck:
 def test_the_list_says_what_it_was_read_from() -> None:
     content = json.loads(BINDINGS.read_text(encoding="utf-8"))
     assert content["from"].startswith("tensorrt-cu13-bindings 11.")
-    assert "vr_trt.bench.tensorrt_bindings" in content["command"]
+    assert "tests.tensorrt_bindings" in content["command"]
     flags = content["tensorrt"]["enums"]["BuilderFlag"]
     assert "STRIP_PLAN" in flags and "FP16" not in flags  # 11 took the precisions away
 

@@ -1,6 +1,6 @@
 """The names and signatures of TensorRT's Python bindings, written to a JSON file.
 
-    python -m vr_trt.bench.tensorrt_bindings tests/engines/tensorrt_11_bindings.json
+    python -m tests.tensorrt_bindings tests/engines/tensorrt_11_bindings.json
 
 The bindings' wheel is public but links to libraries that need a GPU and are gigabytes large. Their
 interface can be read without them: a stand-in for each library, with the few functions that the
@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vr_trt.bench.api_surface import read_surface
+from tests.api_surface import read_surface
 
 PACKAGE = "tensorrt-cu13-bindings"
 VERSION = "11.4.0.106"
@@ -88,7 +88,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         unpack_bindings(folder, options.version)
         use_bindings(folder)
-        command = f"python -m vr_trt.bench.tensorrt_bindings {options.output}"
+        command = f"python -m tests.tensorrt_bindings {options.output}"
         if options.version != VERSION:
             command += f" --version {options.version}"
         content = read_bindings(options.version, command)

@@ -6,9 +6,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-from vr_trt.bench.api_surface import clean, read_surface, signatures
-from vr_trt.bench.tensorrt_bindings import as_lines
+from tests.api_surface import clean, read_surface, signatures
+from tests.tensorrt_bindings import as_lines
 
 
 class Documented:
