@@ -8,18 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.engines.profiles import FRAMES_PER_LATENT
 from vr_trt.errors import UsageError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.pixel_stages import Picture, PixelStages
 from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.state_pool import StatePool
-from vr_trt.runtime.vae_stream import (
-    FRAMES_PER_LATENT,
-    START_FRAMES,
-    START_LATENTS,
-    EncodeStream,
-)
+from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS, EncodeStream
 
 Latents = NDArray[np.float32]  # [1, C, T, h, w]
 Pixels = NDArray[np.float32]  # [1, 3, F, H, W] in -1..1

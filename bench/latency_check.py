@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt.bench.latency_worker import Job
-from vr_trt.engines.profiles import find_profile
+from vr_trt.engines.profiles import FRAMES_PER_LATENT, find_profile
 from vr_trt.errors import UsageError, VrTrtError
 from vr_trt.runtime.canvas import canvas
 from vr_trt.runtime.counted import counted
@@ -32,7 +32,6 @@ from vr_trt.runtime.reader import Reader, probe
 from vr_trt.runtime.serving import Networks, Serving, Wanted
 from vr_trt.runtime.state_pool import StatePool
 from vr_trt.runtime.vae_stream import (
-    FRAMES_PER_LATENT,
     START_FRAMES,
     START_LATENTS,
     DecodeStream,

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vr_trt.bench.clip_windows import Pixels
-from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT
+from vr_trt.engines.profiles import FRAMES_PER_LATENT
 
 
 def changes(

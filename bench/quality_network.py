@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vr_trt.bench.clip_windows import Pixels
 from vr_trt.bench.plain_networks import PlainNetworks
+from vr_trt.engines.profiles import FRAMES_PER_LATENT
 from vr_trt.export.causal import Stream
 from vr_trt.export.fold_generator import fold_generator
 from vr_trt.export.fold_vae import fold_decoder, fold_encoder
@@ -22,7 +23,7 @@ from vr_trt.export.models import ModelFiles
 from vr_trt.export.vae import VIDEO, Decoder, Encoder
 from vr_trt.runtime.latent_windows import Latents, LatentWindows
 from vr_trt.runtime.noise import window_noise
-from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, START_LATENTS
+from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
 
 Coder = Callable[[Tensor], Tensor]  # x [1, 3, F, H, W] to latents [1, C, T, h, w], or back
 Generate = Callable[[Tensor, Tensor], Tensor]  # noise, latents [1, C, T, h, w] -> restored

@@ -1,7 +1,7 @@
-"""Many files, one after another on each of several workers, with a report that is always true.
+"""Many files, one after another on each of several workers, with a report of all.
 
-A file that fails does not stop the others. The report is also the memory of the batch: what it says
-is done is skipped the next time, unless input, settings or output have changed.
+A file that fails does not stop the others. The report is also the batch's memory: a file that it
+calls done is skipped the next time, unless input, settings or output have changed.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ Status = Literal["done", "failed", "skipped", "waiting"]
 
 @dataclass(kw_only=True, slots=True)
 class Entry:
-    """What became of one file: a row of the report."""
+    """A row of the report: what became of one file."""
 
     input: str
     output: str
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileTask:
-    """A job that is to be done."""
+    """A job for a worker."""
 
     job: Job
     overwrite: bool
@@ -66,7 +66,7 @@ class FileTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileDone:
-    """What came of it."""
+    """What came of a job."""
 
     frames: int = 0
     seconds: float = 0.0
@@ -137,7 +137,7 @@ class Batch:
     """The jobs of one manifest and what became of them."""
 
     def __init__(self, jobs: list[Job], report: Path, *, overwrite: bool) -> None:
-        """`report`: where what became of them is kept. UsageError if that is something else."""
+        """`report`: the file that says what became of them; UsageError if it is another file."""
         self.jobs = jobs
         self.entries = [Entry(input=str(job.input), output=str(job.output)) for job in jobs]
         self.seconds = 0.0
@@ -151,11 +151,11 @@ class Batch:
         return next((entry.exit_code for entry in self.entries if entry.exit_code), 0)
 
     def count(self, status: Status) -> int:
-        """How many files there are of which that is true."""
+        """How many files have that status."""
         return sum(entry.status == status for entry in self.entries)
 
     def run(self, group: WorkerGroup, on_entry: Callable[[Entry], None]) -> None:
-        """Do what is to be done; `on_entry` hears of each file once. InterruptedRun for Ctrl-C."""
+        """Restore the files; `on_entry` is told of each once. InterruptedRun for Ctrl-C."""
         started = perf_counter()
         server = FileServer(threads=group.threads)
         on_gpu = bool(find_cards(group.gpus))
@@ -196,7 +196,7 @@ class Batch:
     def _task(
         self, server: FileServer, job: Job, entry: Entry, group: WorkerGroup
     ) -> FileTask | None:
-        """What is to be done; None where nothing is, or where it cannot be. MemoryBudgetError."""
+        """The task for a job; None if it is done already, or cannot be. MemoryBudgetError."""
         options = run_options(job.asked, overwrite=True)
         try:
             restorer = server.restorer(job.asked)

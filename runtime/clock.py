@@ -1,4 +1,4 @@
-"""Timestamps that can be relied on, from those that a file has."""
+"""Reliable timestamps, made from those that a file has."""
 
 from collections.abc import Iterable, Iterator
 
@@ -58,7 +58,7 @@ class Clock:
         return held, held + 1
 
     def ended(self, last: Frame) -> None:
-        """Note where the video stops well before its announced length."""
+        """Note if the video stops well before its announced length."""
         if self._info.seconds is None or self._first is None or not self._whole:
             return
         lasted = float((last.pts + last.duration - self._first) * self._info.time_base)

@@ -69,7 +69,7 @@ class FileSource:
         yield from self.container.demux(wanted)
 
     def pictures(self, indices: tuple[int, ...]) -> "dict[int, Packet[Any]]":
-        """The cover art of those streams, by a container of its own: this one stays at the start."""
+        """The cover art of those streams, read apart: this container stays at its start."""
         with open_input(self._path) as container:
             return first_packets(container, [container.streams[index] for index in indices])
 
@@ -143,8 +143,8 @@ class StreamCopier:
     def mux(self, packet: "Packet[Any]") -> None:
         """Write a packet of the restored video. Raises OSError or av.FFmpegError.
 
-        A copied packet that waited in the muxer is written on the way; if that one is damaged beyond
-        what the container takes, it is counted, and the video's waits in its place.
+        A copied packet that waited in the muxer is written first; if it is damaged beyond what the
+        container takes, it is counted, and the video's waits in its place.
         """
         try:
             self._output.mux_one(packet)

@@ -1,4 +1,4 @@
-"""Lists of cuts: found in a file, kept as text, and put on the frames of a run."""
+"""Lists of cuts: found in a film, kept as text, and marked on the frames of a run."""
 
 import re
 from collections.abc import Iterable, Iterator

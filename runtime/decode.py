@@ -1,4 +1,4 @@
-"""Decoding past damage: packets one by one, the broken ones skipped and counted."""
+"""Decoding past damage: packet by packet; broken ones are skipped and counted."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -20,7 +20,7 @@ READS_IN_A_ROW = 20  # failed reads after which a file is taken for ended
 
 
 class Packets(Protocol):
-    """A container, or what stands for one."""
+    """A container, or a stand-in for one."""
 
     def demux(self, video: VideoStream, /) -> "Iterable[Packet[VideoStream]]":
         """Packets of a stream."""
@@ -40,7 +40,7 @@ class Decoder:
         path: Path,
         context: VideoCodecContext | None = None,
     ) -> None:
-        """`context`: another decoder than the stream's own."""
+        """`context`: a decoder in place of the stream's own."""
         self.skipped = 0
         self.warnings: list[str] = []
         self.first_dts: int | None = None  # of the first packet

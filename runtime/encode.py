@@ -1,4 +1,4 @@
-"""One encoder: exact timestamps, the colour said everywhere, the same bits for the same frames."""
+"""One encoder: exact timestamps, full colour tags, the same bits for the same frames."""
 
 import os
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from vr_trt.runtime.tags import RANGE_FULL, RANGE_LIMITED, matrix_code
 from vr_trt.runtime.video_codecs import CODECS, NVENC, Codec, check_quality
 
 LARGEST_SIDE = 16384
-# Of x264 and x265, which make other bits of another number: the machine must not choose it.
+# Of x264 and x265, whose output depends on this number: so the machine must not choose it.
 ENCODER_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutputSpec:
-    """What to write: the file, the pictures in it, and how hard the encoder tries."""
+    """What to write: the file, its pictures, and the encoder's settings."""
 
     path: Path
     width: int
@@ -70,7 +70,7 @@ def format_name(codec: Codec, pixel: PixelFormat) -> str:
 
 
 def check_format(target: OutputSpec) -> None:
-    """ValueError if the frames are none that the codec takes: our own mistake, not a user's."""
+    """ValueError for frames that the codec does not take: our own mistake, not a user's."""
     pixel, codec = target.pixel, target.coder
     if pixel.layout != "yuv":
         raise ValueError(f"video is written as yuv, not {pixel.layout}")
@@ -198,7 +198,7 @@ class SegmentEncoder:
         return self._context.encode(av_frame(frame, self._target, self._time_base))
 
     def close(self) -> None:
-        """Give up the encoder and what it holds; it is not asked any more."""
+        """Give up the encoder and the frames that it holds."""
         del self._context
 
     def drain(self) -> "list[Packet[VideoStream]]":

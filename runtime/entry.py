@@ -1,4 +1,4 @@
-"""Taking up work in the middle of a shot so that the result is the same to the last bit.
+"""Entering a shot in the middle so that the result is the same to the last bit.
 
 The causal VAE looks back a bounded number of frames, so a run that starts some way before the first
 frame that is wanted has the same state there as one that came from the shot's start. No state is
@@ -20,7 +20,7 @@ CHECKED_FRAMES = FRAMES_PER_LATENT  # made a second time before the first wanted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """Where in a shot each stage begins; all zero at the shot's start."""
+    """Where in a shot each stage begins; all are zero at the shot's start."""
 
     frame: int = 0  # the first that is wanted
     encoded: int = 0  # latents: the first that is encoded

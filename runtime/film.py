@@ -18,12 +18,12 @@ SHOT_SEGMENT_FRAMES = 48  # after which it ends where the shot does; at once if 
 
 
 class EntryMissed(Exception):
-    """What was made a second time differs: the shot must be done again from its start."""
+    """Frames that were made a second time differ: the shot must be done again from its start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resume:
-    """Where a stopped run goes on; frames are counted from the first of the run."""
+    """Where a stopped run continues; frames are counted from the run's first."""
 
     frame: int  # the first that is missing
     shot: int  # the first of the shot that it lies in
@@ -39,7 +39,8 @@ class Resume:
 def begins_segment(number: int, shot: int, before: Join, step_frames: int) -> bool:
     """Whether a segment begins with frame `number` of the shot that began with `shot`.
 
-    `before` is where the last one began; frames of a VAE step: only there can a shot be entered.
+    `before`: where the last segment began. `step_frames`: of a VAE step, between which alone a shot
+    can be entered.
     """
     length, place = number - before.frame, number - shot
     if place == 0:
@@ -52,7 +53,7 @@ def begins_segment(number: int, shot: int, before: Join, step_frames: int) -> bo
 
 
 class Film:
-    """Frames of a film in, those marked that begin a shot; as many restored frames out."""
+    """Takes the frames of a film, marked where a shot begins; gives as many restored frames."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Film:
     ) -> None:
         """Frames are expected from the first of the run, or from `resume.first_read`, on.
 
-        `joins`: where segments begin, if somebody else has decided that.
+        `joins`: where segments begin, if that has been decided already.
         """
         self._make_shot = make_shot
         self._shot: Shot | None = None

@@ -1,4 +1,4 @@
-"""One file restored: begun or taken up again, through the pipeline, into the finished output."""
+"""One file restored: a run begun, or a stopped one continued, up to the finished output."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -38,10 +38,10 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """What restores: shots of one network at one size."""
+    """What restores frames: one model at one size."""
 
     make_shot: Callable[[Entry], Shot]
-    step_latents: Callable[[], int]  # of one VAE step; opens a stage
+    step_latents: Callable[[], int]  # latents of one VAE step; opens a stage
     cancel: Callable[[], None]  # ends the call in progress, from any thread
     profile: Profile
     decoded: "DecodedPictures | None" = None  # where NVDEC's frames stay on the card
@@ -58,7 +58,7 @@ class Done:
 
 
 class FilmRun:
-    """One run of one file."""
+    """One run of one file, by this process alone."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class FilmRun:
         facts: Mapping[str, Any],
         total: int | None,
     ) -> None:
-        """`facts`: what the result depends on, for the journal. UsageError for bad options."""
+        """`facts`: all that the result depends on, for the journal. UsageError for bad options."""
         _check_beside((options.trace, options.report), (info.path, spec.path))
         self._info = info
         self._range = parse_range(options.range) if options.range else Range()
         self._cuts = cuts_from(options.cuts)
         self._stop_at = next_time(options.until, datetime.now()) if options.until else None
         self._total = total if self._range.whole else None
-        # A run may have been stopped after its output appeared; images appear one by one.
+        # What a run left may be replaced by --resume: the joined file, images of an open segment.
         there = options.resume and (
             _has_journal(spec.path)
             if is_numbered(spec.path)
@@ -90,7 +90,7 @@ class FilmRun:
         self.facts = {**facts, "range": options.range or "all", "cuts": cuts}
 
     def run(self, make_work: Callable[[], Work], on_progress: OnProgress) -> Done:
-        """Do it. InterruptedRun leaves a journal if a segment is complete."""
+        """Restore the file. After InterruptedRun there is a journal if a segment was complete."""
         one_image = is_image_path(self._spec.path) and not is_numbered(self._spec.path)
         if one_image or self._spec.path == DASH:
             return self._attempt(make_work(), None, None, on_progress)
@@ -117,7 +117,7 @@ class FilmRun:
         )
 
     def _finished_before(self) -> bool:
-        """True if the output is there and the journal is not: a kill may come after everything."""
+        """Whether the output is there and no journal: the stopped run had ended but for its exit."""
         path = self._spec.path
         if not self._resume or self._spec.overwrite:
             return False
@@ -219,7 +219,7 @@ class FilmRun:
 
 
 def _resume_point(journal: Journal, work: Work, exact: bool) -> Resume | None:
-    """Where a stopped run goes on; None if nothing is missing but the joining.
+    """Where a stopped run continues; None if only the joining is missing.
 
     `exact`: from the shot's start, whatever the network.
     """

@@ -1,4 +1,4 @@
-"""A film read once before it is restored by workers: its shots, and what tells its frames apart.
+"""A film read once ahead of its workers: its shots, and a check of each frame.
 
 Workers read the film for themselves, each from some key frame on. What they find is compared with
 what was found here, frame by frame, so that a worker which decodes something else is noticed.
@@ -14,13 +14,13 @@ from vr_trt.runtime.frames import Frame
 
 
 def frame_check(frame: Frame) -> int:
-    """32 bits that tell frames apart: a checksum of the luma and the times."""
+    """A 32-bit checksum of the luma and the times."""
     return zlib.crc32(frame.planes[0].data, zlib.crc32(b"%d %d" % (frame.pts, frame.duration)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameMarks:
-    """Of the frames from `first` on: when each is shown, and its check."""
+    """When each frame from `first` on is shown, and its check."""
 
     first: int
     times: "array[int]"

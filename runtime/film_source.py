@@ -1,4 +1,4 @@
-"""The frames of a run: those of a range, with the cuts marked, from a given one on."""
+"""The frames of a run: those of its range, with the cuts marked."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -77,12 +77,12 @@ def _no_range(text: str) -> UsageError:
 
 
 class FilmSource:
-    """Iterates over the frames of a run, once."""
+    """Iterates, once, over the frames of a run."""
 
     def __init__(
         self, frames: Iterable[Frame], info: VideoInfo, range_: Range, cuts: Cuts, skip: int = 0
     ) -> None:
-        """`skip`: frames of the run that were restored before and are not wanted."""
+        """`skip`: how many of the run's first frames are not wanted again."""
         self._first = 0
         self._frames = frames
         self._info = info
@@ -91,7 +91,7 @@ class FilmSource:
         self._skip = skip
 
     def begin_at(self, number: int) -> None:
-        """The frames given begin with that one of the run, which is the whole film."""
+        """Say that the frames given begin with that number; the run is the whole film."""
         assert self._range.whole
         self._first = number
 

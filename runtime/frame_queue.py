@@ -9,7 +9,7 @@ from vr_trt.runtime.stage_trace import queue_length
 
 
 class Stopped(Exception):
-    """The run ends early: somebody else has the reason."""
+    """The run ends early, for a reason that another thread raises."""
 
 
 class FrameQueue:
@@ -41,7 +41,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Drop what is in it; both sides get Stopped."""
+        """Empty the queue; both sides get Stopped."""
         with self._changed:
             self._stopped = True
             self._frames.clear()

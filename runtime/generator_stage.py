@@ -1,4 +1,4 @@
-"""The generator over windows of latents: its noise, and the window tables of a graph of any size."""
+"""The generator over windows of latents: its noise, and window tables for graphs of any size."""
 
 from typing import cast
 

@@ -103,7 +103,7 @@ def folder_info(first: VideoInfo, folder: Path, rate: Fraction) -> VideoInfo:
 
 
 class ImageDecoder:
-    """Iterates over the pictures of image files, one frame each; as Decoder does over a stream's."""
+    """Iterates over the pictures of image files, as Decoder does over the frames of a stream."""
 
     def __init__(self, files: tuple[Path, ...], time_base: Fraction) -> None:
         self.skipped = 0

@@ -1,4 +1,4 @@
-"""A film as numbered images, each in its place as soon as it is made.
+"""A film written as numbered images, each in its place as soon as it is made.
 
 A segment is a stretch of images that are all on disk; its file in the journal lists them. What lies
 after the last complete segment is made again.
@@ -23,7 +23,7 @@ from vr_trt.runtime.still import encode_image
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """One that is on disk."""
+    """An image that is on disk."""
 
     path: Path
     bytes: int
@@ -74,7 +74,7 @@ class ImagesSink:
         self._images = []
 
     def _close(self, following: Join | None) -> None:
-        """Bring the images to disk, list them, note the segment."""
+        """Bring the images to disk, list them, and note the segment."""
         for image in self._images:
             sync(image.path)
         sync(self._target.path.parent)

@@ -1,4 +1,4 @@
-"""What tells one input file from another, without reading all of it."""
+"""A digest that tells one input from another without reading all of it."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The workers of one run: who they are, and how each is opened in a process of its own."""
+"""The workers of one run, and how each is opened in a process of its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class OpenItemWorker:
 
 
 def make_crew(recipe: Recipe, plan: Plan, spec: OutputSpec, group: WorkerGroup) -> Crew:
-    """Workers of one run. MemoryBudgetError, UsageError where they cannot be had."""
+    """The workers of one run. MemoryBudgetError, UsageError where there cannot be so many."""
     servings, cards = [plan.serving], find_cards(group.gpus)
     if cards:
         info = plan.source

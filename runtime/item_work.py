@@ -1,4 +1,4 @@
-"""What a worker does with an item: read its part of the film, restore it, encode its segments."""
+"""What a worker does with an item: it reads its part of the film, restores it, and encodes it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ class SegmentMade:
 
 @dataclass(frozen=True, slots=True)
 class FramesMade:
-    """So many frames of the item are done."""
+    """How many frames of the item are done."""
 
     frames: int
 
@@ -74,7 +74,7 @@ Tell = Callable[[SegmentMade | FramesMade], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Opened:
-    """What gives networks, anew after a failure, and what they run on, in words."""
+    """How to get networks, also after a failure, and what they run on, in words."""
 
     make_work: Callable[[], Work]
     engines: str
@@ -104,7 +104,7 @@ class ItemWorker:
         return About(step_latents=steps, version=__version__, engines=self._opened.engines)
 
     def run(self, task: ItemTask, tell: Tell) -> ItemDone:
-        """Do it, and tell of every segment. DamagedInputError where the film reads differently."""
+        """Restore an item and tell of its segments. DamagedInputError if the film reads otherwise."""
         item = task.item
         if item.first_read and can_seek(self._info):
             try:

@@ -1,9 +1,9 @@
-"""Items given out, and their segments put into the journal as soon as each is proven.
+"""Items given out, and their segments put into the journal as soon as they are proven right.
 
-An item that begins with a shot is right by itself. One that begins within a shot was warmed up, and
-made the frames before it again: they must be the last ones of the item before. Its segments wait
-until those are there. If they differ, the network looks back further than it was thought to, and the
-item is done again from the shot's start, which is right for any network.
+An item that begins with a shot is right by itself. One that begins inside a shot was warmed up, and
+made the frames before it again: these must equal the last ones of the item before, for which its
+segments wait. If they differ, the network looks back further than was thought, and the item is done
+again from the shot's start, which is right for any network.
 """
 
 from dataclasses import dataclass, field
@@ -75,12 +75,12 @@ class Joiner:
         return frames
 
     def give(self, item: Item) -> None:
-        """To be done."""
+        """Queue an item."""
         self._given[item.first] = _Given(task=self._task(item))
         self._schedule.add(self._given[item.first].task)
 
     def take(self, task: ItemTask, said: object) -> None:
-        """What a worker said of an item."""
+        """Take in what a worker said of an item."""
         given = self._given[task.item.first]
         if isinstance(said, FramesMade):
             given.made = said.frames
@@ -97,7 +97,7 @@ class Joiner:
                 self._again(given)
 
     def _prove(self, given: _Given) -> None:
-        """Let the segments that are held into the journal if nothing speaks against it any more."""
+        """Put the held segments into the journal if they are proven by now."""
         if not given.held:
             return
         if given.task.item.checked and not given.proven:

@@ -1,9 +1,10 @@
-"""The journal of a run: what it was asked, and the segments that are complete.
+"""The journal of a run: what decides its result, and which segments are complete.
 
-A folder beside the output, `.NAME.resume`: `journal.jsonl`, whose first line says what the run is
-made from and each other line one segment, and the segments. A line is written when its segment is on
-disk under its name, so whatever is killed at whatever moment, the lines tell the truth; half a line
-at the end is no line. Workers complete segments out of order: those after a gap are kept as well.
+It is a folder beside the output, `.NAME.resume`, with the segments and `journal.jsonl`: the first
+line says what the run is made from, each other line is one segment. A line is written once its
+segment is on disk under its name, so the lines tell the truth whatever is killed at whatever moment;
+half a line at the end does not count. Workers complete segments out of order: those after a gap are
+kept as well.
 """
 
 import fcntl
@@ -30,17 +31,17 @@ class Segment:
     frames: int
     start_pts: int
     end_pts: int  # where its last frame ends
-    depth: int  # pictures by which decoding is ahead of showing
+    depth: int  # by how many pictures decoding is ahead of showing
     tail: tuple[str, ...]  # digests of its last frames, oldest first
     bytes: int
     following: Join | None  # where the next one begins; None: it is the last
 
 
 class Journal:
-    """The journal of the run that writes `output`; holds the lock of it until `close`."""
+    """The journal of the run that writes `output`; holds its lock until `close`."""
 
     def __init__(self, output: Path, facts: Mapping[str, Any]) -> None:
-        """`facts`: what the result depends on, by names that a user understands."""
+        """`facts`: all that the result depends on, by names that a user understands."""
         self.folder = folder_of(output)
         self.segments: list[Segment] = []  # from the first on, without a gap
         self.ahead: dict[int, Segment] = {}  # after a gap, by their first frames
@@ -71,7 +72,7 @@ class Journal:
         return self.frames + sum(segment.frames for segment in self.ahead.values())
 
     def begin(self) -> None:
-        """A new run: forget everything else. Raises OSError."""
+        """Begin a new run and forget any other. Raises OSError."""
         for path in self.folder.iterdir():
             if path.name != "lock":
                 path.unlink()
@@ -110,7 +111,7 @@ class Journal:
             self._replace(text)
 
     def forget_ahead(self) -> None:
-        """Keep what has no gap before it alone: a run of one worker goes on after that."""
+        """Drop the segments after a gap: a run of one worker continues at the gap."""
         if self.ahead:
             self.ahead = {}
             head = json.dumps({"format": FORMAT, **self._facts}) + "\n"
@@ -121,7 +122,7 @@ class Journal:
         return self.folder / segment_name(first)
 
     def add(self, segment: Segment) -> None:
-        """Note that a segment is complete, the next one or one ahead. Raises OSError."""
+        """Note that a segment is complete, be it the next one or one ahead. Raises OSError."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(_line(segment))
             file.flush()
@@ -129,7 +130,7 @@ class Journal:
         self.segments, self.ahead = _in_order((*self.segments, *self.ahead.values(), segment))
 
     def close(self, keep: bool) -> None:
-        """Give the lock back; `keep` the journal for --resume, if there is anything in it.
+        """Give the lock back; with `keep` the journal stays for --resume, if it lists a segment.
 
         Does nothing the second time.
         """
@@ -179,13 +180,13 @@ def segment_name(first: int) -> str:
 
 
 def folder_of(output: Path) -> Path:
-    """Where the journal of an output lies; whatever link leads to it, there is one."""
+    """Where the journal of an output lies: beside the file itself, whichever link leads there."""
     file = followed(output)
     return file.with_name(f".{file.name}.resume")
 
 
 def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
-    """Whether a stopped run of `output` is kept, and whether only the joining is missing."""
+    """Whether a stopped run of `output` is kept; "complete" if only the joining is missing."""
     try:
         lines = _whole_lines(folder_of(output) / "journal.jsonl")
         if len(lines) < 2:
@@ -199,7 +200,7 @@ def stopped_run(output: Path) -> Literal["begun", "complete"] | None:
 
 
 def stopped_facts(output: Path) -> dict[str, Any]:
-    """What the stopped run of `output` was asked; nothing where there is none."""
+    """The facts of the stopped run of `output`; none if there is no such run."""
     try:
         lines = _whole_lines(folder_of(output) / "journal.jsonl")
     except (OSError, ValueError):

@@ -92,8 +92,8 @@ class LatentWindows:
         """End the shot: yield what is left. ValueError if it was shorter than one window."""
         if self._pushed - self._start < self._window:
             raise ValueError(
-                f"a shot of {self._pushed - self._start} latents is shorter than the window of {self._window}: "
-                "repeat its last frame before encoding"
+                f"a shot of {self._pushed - self._start} latents is shorter than the window of "
+                f"{self._window}: repeat its last frame before encoding"
             )
         if self._done_to < self._pushed:
             yield from self._run_window(held=0)

@@ -1,4 +1,4 @@
-"""Video to standard output, as it is made: mkv, or y4m without anything beside the picture."""
+"""Video written to standard output as it is made: as mkv, or the picture alone as y4m."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +20,7 @@ _FAR = Fraction(10**9)  # seconds: where a range ends that is not known yet
 
 
 class LiveSink:
-    """A stream without an end to come back to: no segments, no journal. Raises av.FFmpegError."""
+    """Writes a stream that cannot be resumed: no segments, no journal. Raises av.FFmpegError."""
 
     def __init__(self, target: OutputSpec, source: VideoInfo, plan: CopyPlan) -> None:
         check_format(target)

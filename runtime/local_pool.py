@@ -46,7 +46,7 @@ class LocalPool:
 
     @property
     def processes(self) -> list[int]:
-        """Their numbers in the system."""
+        """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers.values()]
 
     def start(self, worker: int) -> None:

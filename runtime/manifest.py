@@ -65,7 +65,7 @@ class Job:
 
 
 def make_asked(**values: Any) -> Asked:
-    """UsageError for a value that is none of its name's."""
+    """The settings by name. UsageError for a value that its name does not take."""
     for name, value in values.items():
         if not _fits(value, _KINDS[name]):
             raise UsageError(f"{name} cannot be {value!r}{_choices(_KINDS[name])}")
@@ -73,7 +73,7 @@ def make_asked(**values: Any) -> Asked:
 
 
 def read_manifest_jobs(manifest: Path, asked: Asked, folder: Path | None) -> list[Job]:
-    """The jobs; outputs go into `folder`, or beside the inputs, where a line does not say.
+    """The jobs. Where a line names no output, it goes into `folder`, or beside the input.
 
     UsageError names the line that is wrong, and outputs that two inputs would share.
     """
@@ -101,7 +101,7 @@ def read_manifest_jobs(manifest: Path, asked: Asked, folder: Path | None) -> lis
 
 
 def _lines(manifest: Path) -> list[tuple[str, dict[str, Any]]]:
-    """What each line says, with where it stands."""
+    """What each line says, and where it stands."""
     try:
         text = manifest.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from vr_trt.errors import DamagedInputError, UsageError
 
-# Starts of files that are media: one that fails to open is damaged, any other is not a video.
+# How media files begin. One that begins so and fails to open is damaged; any other is no video.
 _SIGNATURES = (
     (4, (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")),
     (0, (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"\x00\x00\x01\xba", b"0&\xb2u", b"G@")),
@@ -28,7 +28,7 @@ def url_of(path: Path) -> str:
 
 
 def open_input(path: Path) -> InputContainer:
-    """Open a media file. Raises UsageError if it is none, DamagedInputError if it is a broken one."""
+    """Open a media file. UsageError if it is not one, DamagedInputError if it is broken."""
     _check_readable(path)
     try:
         # Tags may hold any bytes; they are carried through, not interpreted.

@@ -1,4 +1,4 @@
-"""The peak of host memory of a run on the CPU, before it starts.
+"""The peak of host memory of a run on the CPU, told before it starts.
 
 Stages take turns, so the peak is the largest stage's working memory on top of what stays: the
 program, the VAE's state and the frames in flight. Working memory and state grow with the canvas:

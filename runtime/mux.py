@@ -1,4 +1,4 @@
-"""The finished file, put together from segments and copied streams without coding anything again."""
+"""The finished file, put together from segments and copied streams; nothing is encoded again."""
 
 import io
 from collections import deque
@@ -115,7 +115,7 @@ class FilmFile:
         self._output.close()
 
     def discard(self) -> None:
-        """Close all; what the file lacks does not matter any more."""
+        """Close everything; it no longer matters what the file lacks."""
         if self._copier:
             self._copier.close()
         with suppress(av.FFmpegError, OSError):

@@ -1,8 +1,8 @@
-"""Reader, device loop and writer, each in a thread of its own, with bounded queues between them.
+"""Reading, restoring and writing, each in a thread of its own, with bounded queues between them.
 
 The calling thread only watches: it reports progress and, when something fails or the user presses
-Ctrl-C, stops all three, waits for them and raises the first error. Output is published only after
-everything else went well.
+Ctrl-C, stops all three, waits for them, and raises the first error. The output is published only
+after everything else has gone well.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from vr_trt.runtime.frame_queue import FrameQueue
 from vr_trt.runtime.frames import Frame
 from vr_trt.runtime.stage_trace import stage_call
 
-QUEUE_FRAMES = 8  # each way: enough to bridge a slow moment, little beside one VAE step
+QUEUE_FRAMES = 8  # in each queue: bridges a slow moment, and is little beside one VAE step
 REPORT_SECONDS = 0.1
 
 
@@ -36,7 +36,7 @@ class Sink(Protocol):
     """Where frames go: see vr_trt.runtime.writer."""
 
     def write(self, frame: Frame) -> None:
-        """Add one frame."""
+        """Take the next frame."""
 
     def close(self) -> None:
         """Finish and publish."""
@@ -47,16 +47,16 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """How far a run has come."""
 
     frames: int
     total: int | None  # an estimate, where the file tells one
     seconds: float
-    before: int = 0  # of the frames, those of an earlier run that this one goes on with
+    before: int = 0  # how many of the frames a stopped run had made
 
     @property
     def fps(self) -> float:
-        """Frames a second since the start."""
+        """This run's frames per second, since its start."""
         return (self.frames - self.before) / self.seconds if self.seconds > 0 else 0.0
 
     @property
@@ -79,12 +79,12 @@ class Timing:
 
     @property
     def overlap(self) -> float:
-        """Work done at the same time: the sum of the busy seconds by the seconds in all."""
+        """How much work went on at the same time: the busy seconds by the seconds in all."""
         return (self.read + self.restore + self.write) / self.seconds if self.seconds else 0.0
 
     @property
     def by_slowest(self) -> float:
-        """Seconds in all by those of the busiest thread; 1 would hide the others entirely."""
+        """Seconds in all by the busiest thread's; at 1 it hides the others entirely."""
         slowest = max(self.read, self.restore, self.write)
         return self.seconds / slowest if slowest else 0.0
 
@@ -93,13 +93,13 @@ class _Clock:
     """Seconds of one thread's own work, without its waits for the others."""
 
     def __init__(self, name: str = "") -> None:
-        """`name`: of each item's making in a trace; not there if empty."""
+        """`name`: of each call in a trace; empty leaves it out."""
         self.busy = 0.0
         self._name = name
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Count the time that the block takes."""
+        """Add the time that the block takes."""
         start = perf_counter()
         try:
             with stage_call(self._name) if self._name else nullcontext():

@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelWay:
-    """What frames are on either side of the networks, and between."""
+    """What frames are before, between and after the networks."""
 
     source: Picture
     target: Picture

@@ -1,4 +1,4 @@
-"""The way of an output to its name: checked before work, written beside it, moved when complete."""
+"""How an output gets its name: checked before work, written beside it, moved when complete."""
 
 import errno
 import os
@@ -98,7 +98,7 @@ def remove_partial(path: Path) -> None:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn what writing can raise into one line about the output."""
+    """Turn errors of writing into one line about the output."""
     try:
         yield
     except (OSError, av.FFmpegError) as error:

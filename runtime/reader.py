@@ -33,14 +33,14 @@ _DECODING_TIMES_ONLY = ("avi",)  # containers that know when to decode, not when
 
 
 class SeekMissed(Exception):
-    """The frame to start at did not come: read from the start."""
+    """The frame to start at did not come: read from the file's start instead."""
 
 
 class Reader:
     """Iterates over the frames of a file, once: upright planes, exact pts, durations.
 
-    `skipped` counts packets that could not be decoded, `warnings` holds one line for each thing
-    that went wrong on the way. Iterating raises DamagedInputError where too much is broken and
+    `skipped` counts packets that could not be decoded; `warnings` has a line for each thing that
+    went wrong. Iterating raises DamagedInputError where too much is broken and
     UsageError where the picture changes its size.
     """
 
@@ -54,7 +54,7 @@ class Reader:
         """`start`: pts of the first frame that is wanted, where `can_seek`; SeekMissed if it fails.
 
         Frames that look before it, within its group of pictures, are decoded and dropped.
-        `on_card`: NVDEC's frames stay where they are, for the loop that gave it.
+        `on_card`: takes NVDEC's frames, which stay in the card's memory.
         """
         self._on_card = on_card
         self.info = info if info is not None else probe(path)
@@ -188,7 +188,7 @@ class Reader:
         return turn_planes(take_planes(decoded), *turn)
 
     def _changed(self, decoded: av.VideoFrame, before: str, now: str) -> UsageError:
-        """What to say where the picture is not what it was at the start any more."""
+        """The error for a picture that is no longer what it was at the start."""
         if self.info.images and decoded.pts is not None:
             name = self.info.images[decoded.pts]
             return UsageError(f"{name} is {now}, the first image {before}: make them alike")
@@ -199,7 +199,7 @@ class Reader:
 
 
 def can_seek(info: VideoInfo) -> bool:
-    """Whether a reader may start in the middle: times and frames are then those of a whole read."""
+    """Whether a reader may start in the middle, with the times and frames of a whole reading."""
     if info.solitary or info.is_image or info.deinterlace:
         return False
     with open_input(info.path) as container:

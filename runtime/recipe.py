@@ -1,4 +1,4 @@
-"""How films are restored, whatever the film: the networks, the size, the seed, the colours."""
+"""How films are restored: with which networks, at which size, seed and colour correction."""
 
 import hashlib
 from dataclasses import replace
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Recipe:
-    """What restores films; the networks are opened when they are needed, and stay open."""
+    """Restores films; its networks are opened when they are needed, and stay open."""
 
     def __init__(self, wanted: Wanted, seed: int, color: Correction, threads: int) -> None:
         """`threads` for the networks, 0 for every core. UsageError, ModelError for bad choices."""
@@ -47,7 +47,7 @@ class Recipe:
         self._loop: DeviceStages | None = None
 
     def use_threads(self, threads: int) -> None:
-        """Another number from now on."""
+        """Use another number of threads from now on."""
         if threads != self.options.threads:
             self.networks.close()
             self.options = OrtOptions(threads=threads)
@@ -98,7 +98,7 @@ class Recipe:
         )
 
     def finish(self) -> None:
-        """Give back what the last work took beside the networks."""
+        """Give back what the last work took, except the networks."""
         if self._loop is not None:
             loop, self._loop = self._loop, None
             loop.close()
@@ -142,7 +142,7 @@ class Recipe:
             return None
 
     def facts(self, serving: Serving, info: VideoInfo, spec: OutputSpec) -> dict[str, Any]:
-        """What decides the result, by the names under which a journal refuses a change of it."""
+        """All that decides the result, by the names that a journal uses when it refuses a change."""
         manifest, profile = self.networks.open(serving).manifest, self.profile
         content = "".join(f"{name}{value}" for name, value in sorted(manifest.sha256.items()))
         return {
@@ -181,7 +181,7 @@ def default_output(info: VideoInfo, encoding: Encoding) -> Path:
 def output_spec(
     plan: Plan, path: Path, encoding: Encoding, overwrite: bool
 ) -> tuple[OutputSpec, str]:
-    """What to write for a plan, and a line where another encoder does it than one would expect.
+    """What to write for a plan, and a line if the encoder is not the one to be expected.
 
     UsageError where codec, container and quality do not fit.
     """

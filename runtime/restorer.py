@@ -48,7 +48,7 @@ RGB = PixelFormat(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What a finished run did."""
+    """What a finished run did, as `restore` returns it."""
 
     input: Path
     output: Path
@@ -57,11 +57,11 @@ class Report:
     width: int
     height: int
     frames: int  # of the output
-    timing: Timing  # of this run; one that was resumed made only some of the frames
+    timing: Timing  # of this run, which made only some of the frames if it was resumed
     stages: dict[str, StageTime]  # calls and seconds of each stage, by its name
     settings: dict[str, Any]  # what decided the result, as the journal holds it
     warnings: tuple[str, ...]  # guesses about the input, damage that was passed over
-    engines: str  # what it ran on, on which canvas, and why that one
+    engines: str  # what it ran on, on which canvas, and why
 
     @property
     def fps(self) -> float:
@@ -120,12 +120,12 @@ class Restorer:
         self.close()
 
     def close(self) -> None:
-        """Drop the networks; the next call opens them again."""
+        """Give up the networks and their memory; the next call opens them again."""
         self._recipe.networks.close()
         self._live = None
 
     def plan(self, input: str | Path, output: str | Path | None = None, rate: str = "") -> Plan:
-        """What `restore` would do; `rate` is that of a folder of images."""
+        """What `restore` would do. `rate`: frames per second, for a folder of images."""
         info = probe(Path(input), parse_rate(rate) if rate else None)
         nvdec, decoded = choose_decoder("auto", info)
         if info.interlaced:
@@ -205,7 +205,7 @@ class Restorer:
         encoding: Encoding | None = None,
         options: RunOptions | None = None,
     ) -> dict[str, Any]:
-        """What would decide the result of `restore`: while it is the same, so is the file."""
+        """All that decides the result of `restore`: while it is the same, so is the file."""
         options = options or RunOptions()
         encoding = encoding or Encoding()
         source, target, _ = self._source(input, output, encoding, options)
@@ -214,9 +214,9 @@ class Restorer:
         return FilmRun(source, spec, options, facts, plan.frames).facts
 
     def step(self, frames: Pictures | Sequence[Pictures]) -> list[Pictures]:
-        """Take RGB pictures [F, H, W, 3] uint8; give those restored by now, [H', W', 3] each.
+        """Take RGB pictures [F, H, W, 3] uint8; return what is restored by now, [H', W', 3] each.
 
-        Results come some frames later: a generator window must be full first.
+        Results lag behind: a generator window must be full first.
         """
         done: list[Pictures] = []
         for picture in frames:
@@ -226,7 +226,7 @@ class Restorer:
         return done
 
     def flush(self) -> list[Pictures]:
-        """End the shot: give the pictures that are left. The next `step` starts a new one."""
+        """End the shot and return the pictures that are left. The next `step` starts a new shot."""
         if self._live is None:
             return []
         shot, self._live = self._live[0], None
@@ -235,7 +235,7 @@ class Restorer:
     def _source(
         self, input: str | Path, output: str | Path | None, encoding: Encoding, options: RunOptions
     ) -> tuple[VideoInfo, Path, str]:
-        """What the input is, where the output goes, and a line on who decodes, or nothing."""
+        """What the input is, where the output goes, and a line on the decoder, or an empty one."""
         rate = parse_rate(options.rate) if options.rate else None
         info = deinterlaced(probe(Path(input), rate), options.deinterlace)
         nvdec, line = choose_decoder(options.decoder, info)

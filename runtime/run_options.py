@@ -1,4 +1,4 @@
-"""How a run is done, apart from the network and the encoder."""
+"""How a run is done, apart from networks and encoder."""
 
 import re
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class RunOptions:
     """What `Restorer.restore` may be told; the defaults restore the whole file anew."""
 
     overwrite: bool = False  # an output of that name, or a stopped run's journal
-    resume: bool = False  # go on where a stopped run ended
+    resume: bool = False  # continue a stopped run
     range: str = ""  # A-B, see runtime/film_source.py; all frames if empty
-    until: str = ""  # HH:MM by the clock on the wall, when to stop; never if empty
+    until: str = ""  # HH:MM, the time of day at which to stop; never if empty
     cuts: str = "auto"  # where shots begin: auto, none, or the name of a list
-    rate: str = ""  # frames a second of a folder of images
+    rate: str = ""  # frames per second of a folder of images
     deinterlace: str | None = None  # see runtime/deinterlace.py; None refuses interlaced input
     decoder: str = "auto"  # auto, nvdec, software: see runtime/gpu_codecs.py
     trace: Path | None = None  # where to write a trace of every stage's calls

@@ -1,4 +1,4 @@
-"""The report of a run, for programs and for later: what was asked, with what, and what came of it."""
+"""The report of a run as JSON: what was asked, what it ran on, and what came of it."""
 
 import json
 import platform
@@ -40,7 +40,7 @@ def report_values(report: "Report") -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that takes part in a run on the CPU."""
+    """Versions of everything that takes part in a run on the CPU."""
     libraries = {
         f"ffmpeg {name}": ".".join(map(str, numbers))
         for name, numbers in av.library_versions.items()

@@ -1,4 +1,4 @@
-"""Which worker does what: tasks in order, and again where a worker died on them."""
+"""Which worker does what: tasks in order, and again if a worker died on them."""
 
 import heapq
 from collections import Counter
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.workers import Died, Failed, Finished, Message, Pool, Ready, Task
 
-TRIES = 3  # of one task, and starts of one worker, before it is given up
+TRIES = 3  # deaths on one task, or failed starts of one worker, before it is given up
 
 
 class Schedule:
@@ -16,7 +16,10 @@ class Schedule:
     def __init__(
         self, pool: Pool, give_up: Callable[[Task, VrTrtError], None] | None = None
     ) -> None:
-        """Starts the workers. `give_up` hears of tasks that cannot be done; else they are raised."""
+        """Starts the workers.
+
+        `give_up` is told of tasks that cannot be done; without it their errors are raised.
+        """
         self._give_up = give_up or _raise
         self.warnings: list[str] = []
         self._pool = pool
@@ -35,13 +38,13 @@ class Schedule:
         return not self._queue and not self._running
 
     def add(self, task: Task) -> None:
-        """One more task."""
+        """Queue a task."""
         heapq.heappush(self._queue, (task.order, task))
 
     def step(self, seconds: float) -> list[tuple[Task | None, Message]]:
-        """Give what can be given; what workers said, each with the task that it is about.
+        """Give out tasks; return what workers said, each with the task that it is about.
 
-        A task cannot be done that raises an error in a worker, or on which TRIES workers died.
+        A task cannot be done if it raises an error in a worker, or if TRIES workers died on it.
         """
         self._give()
         said: list[tuple[Task | None, Message]] = []

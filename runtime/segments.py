@@ -1,4 +1,4 @@
-"""Frames into segments on disk, each by an encoder of its own, noted in the journal when complete."""
+"""Frames encoded into segments on disk, each by its own encoder and noted when complete."""
 
 from collections import deque
 from pathlib import Path
@@ -28,11 +28,11 @@ class SegmentLog(Protocol):
 
 
 class _OpenSegment:
-    """The segment that grows."""
+    """The segment that is being written."""
 
-    def __init__(self, path: PacketWriter, encoder: SegmentEncoder, join: Join) -> None:
+    def __init__(self, file: PacketWriter, encoder: SegmentEncoder, join: Join) -> None:
         self.join = join
-        self.file = path
+        self.file = file
         self.encoder = encoder
         self.durations: dict[int, int] = {}  # by pts, in the order in which they are shown
         self.written: list[int] = []  # pts of packets, in decoding order
@@ -52,7 +52,7 @@ class _OpenSegment:
             self.written.append(packet.pts)
 
     def close(self, following: Join | None) -> Segment:
-        """Drain the encoder, publish the file, say what is in it."""
+        """Drain the encoder, publish the file, and return what is in it."""
         self._store(None)
         if sorted(self.written) != list(self.durations):
             raise VrTrtError(

@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from vr_trt.engines.profiles import Profile
+from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile
 from vr_trt.runtime.entry import Entry
 from vr_trt.runtime.frames import Frame
 from vr_trt.runtime.latent_windows import LatentMath, Latents, LatentWindows
-from vr_trt.runtime.vae_stream import FRAMES_PER_LATENT, START_FRAMES, START_LATENTS
+from vr_trt.runtime.vae_stream import START_FRAMES, START_LATENTS
 
 Taken = Any  # a frame as the stages hold it until it is decoded
 

@@ -1,4 +1,4 @@
-"""Recordings joined end to end, as from tuners, discs and camcorders: one clock in place of several.
+"""Recordings joined end to end, as from tuners, discs and camcorders: one clock for all.
 
 In such files times start anew, or jump by hours, where one recording ends. What belongs together
 is known by the video alone: its decoding times must go on, and all other streams move with it.

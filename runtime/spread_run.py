@@ -31,9 +31,9 @@ from vr_trt.runtime.writer import Writer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crew:
-    """Who does the work, and how finely it may be cut."""
+    """Who does the work, and whether shots may be shared among them."""
 
-    open_pool: Callable[[Path], Pool]  # workers that leave their segments in a folder
+    open_pool: Callable[[Path], Pool]  # workers that write their segments into a folder
     profile: Profile
     engines: frozenset[str]  # what they may run on, in words: what was planned here
     alike: bool = True  # whether all round alike, so that a shot may be shared
@@ -58,7 +58,7 @@ class SpreadRun(FilmRun):
     """One run of one file, over the workers of a pool."""
 
     def spread(self, crew: Crew, on_progress: OnProgress) -> Done:
-        """Do it. InterruptedRun leaves a journal if a segment is complete."""
+        """Restore the file. After InterruptedRun there is a journal if a segment was complete."""
         if self._finished_before():
             return self._nothing_to_do()
         check_target(self._spec.path, self._info.path, self._spec.overwrite)
@@ -136,7 +136,7 @@ class SpreadRun(FilmRun):
 
     @contextmanager
     def _scanned(self, journal: Journal, seek: bool) -> Iterator[tuple[FilmScan, Reader]]:
-        """The film read, from a key frame before the first shot that is not complete if possible."""
+        """The film being read, if possible from a key frame near the first missing segment."""
         anchor = None
         if journal.segments and seek:
             last = journal.segments[-1]
@@ -170,7 +170,7 @@ class _Desk:
         self._next = scan.marks.first
 
     def plan(self) -> None:
-        """Give out what can be told by now. Raises what stopped the reading."""
+        """Give out the items that are known by now. Raises what stopped the reading."""
         if self.ended:
             return
         self.ended = self.scan.done  # asked before what it found is looked at
@@ -210,7 +210,7 @@ def _planner(journal: Journal, rules: Rules) -> Planner:
 
 
 def _first_word(schedule: Schedule, crew: Crew) -> About:
-    """What the first worker that is ready says."""
+    """What the first worker that is ready says of itself."""
     while True:
         for _, message in schedule.step(REPORT_SECONDS):
             if isinstance(message, Ready):

@@ -1,8 +1,8 @@
-"""On the host, the VAE's states rest in memory of our own, outside of the backend's.
+"""On the host, the VAE's states are kept in our own memory rather than in the backend's.
 
-Were they left where a call made them, the backend's free memory would lie around them in other
-pieces after every call, and its peak would creep upwards through a long run. A call writes its next
-state into arrays of the pool and gives the old ones back, which serve the following part's call.
+Left where a call made them, they would break up the backend's free memory a little differently
+after every call, and its peak would creep upwards through a long run. Instead a call writes its next
+state into arrays of the pool and gives the old ones back, for the call of the part that follows.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ _Kind = tuple[tuple[int, ...], np.dtype[np.generic]]
 
 
 class StatePool:
-    """Arrays by shape and type; as many as were ever in use at once."""
+    """Arrays by shape and type: as many as were ever in use at the same time."""
 
     def __init__(self) -> None:
         self._free: dict[_Kind, list[Array]] = {}
@@ -38,7 +38,7 @@ class StatePool:
         return taken
 
     def give_back(self, values: Iterable[Array | Tensor]) -> None:
-        """What nobody reads any more; a backend's own tensors are not kept."""
+        """Take arrays that nobody reads any more; a backend's own tensors are not kept."""
         for value in values:
             if isinstance(value, np.ndarray):
                 self._free.setdefault((value.shape, value.dtype), []).append(value)

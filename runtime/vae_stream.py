@@ -12,13 +12,13 @@ same; the fine half's activations, the largest of all, exist for one frame only.
 import numpy as np
 from numpy.typing import NDArray
 
+from vr_trt.engines.profiles import FRAMES_PER_LATENT
 from vr_trt.runtime.model import Model
 from vr_trt.runtime.session import Array, Tensor, call, host_floats
 from vr_trt.runtime.state_pool import StatePool
 
 _NEXT, _STATE = "next.", "state."
 START_FRAMES, START_LATENTS = 5, 2
-FRAMES_PER_LATENT = 4
 
 
 class _Part:

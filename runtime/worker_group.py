@@ -1,4 +1,4 @@
-"""Which workers a run gets, whether they fit the machine, and how its cores are shared out."""
+"""Which workers a run gets, whether they fit into the machine, and how its cores are shared."""
 
 import os
 from collections.abc import Iterator
@@ -78,7 +78,7 @@ def kept_threads(output: Path) -> int:
 
 
 def check_spreadable(info: VideoInfo, output: Path) -> None:
-    """UsageError for what one worker must do alone."""
+    """UsageError for what several workers cannot do."""
     if info.pipe is not None or output == DASH:
         raise UsageError("workers read and write files by name: neither can be a pipe")
     if info.is_image or is_image_path(output):
@@ -88,7 +88,7 @@ def check_spreadable(info: VideoInfo, output: Path) -> None:
 
 
 def check_workers_memory(plan: "Plan", workers: int) -> None:
-    """MemoryBudgetError if so many workers would not fit, with how many would."""
+    """MemoryBudgetError if so many workers do not fit; it says how many would."""
     if plan.host_bytes is None or plan.available_bytes is None:
         return
     fit = plan.available_bytes // plan.host_bytes
@@ -113,6 +113,6 @@ def find_cards(numbers: tuple[int, ...]) -> list[Gpu]:
 
 
 def card_environment(number: int) -> dict[str, str]:
-    """What makes a card the only one that a worker sees, by its number among those seen here."""
+    """The environment in which a worker sees one card alone; `number` is the card's here."""
     seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return {"CUDA_VISIBLE_DEVICES": seen[number] if number < len(seen) else str(number)}

@@ -14,7 +14,7 @@ from vr_trt.runtime.workers import Failed, Finished, Ready, Said, attempt
 
 
 def main() -> None:
-    """Open the server that is sent first, then do the tasks that follow, until there is nobody."""
+    """Open the server that is sent first, then do the tasks that follow, until the parent ends."""
     sys.excepthook = _one_line
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     received: SimpleQueue[bytes] = SimpleQueue()
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _listen(connection: "Connection[Any, Any]", received: "SimpleQueue[bytes]") -> None:
-    """Ends the process with its parent, in the middle of whatever it does."""
+    """Receive; end this process with its parent, in the middle of whatever it does."""
     while True:
         try:
             received.put(connection.recv_bytes())

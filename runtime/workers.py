@@ -1,7 +1,8 @@
-"""What workers are to those that use them: processes that are sent tasks and send messages.
+"""Workers, as those who use them see them: processes that are sent tasks and send messages.
 
-A pool (runtime/local_pool.py, runtime/ray_pool.py) starts workers and carries what is said; who does
-what, and what is done again, is decided in runtime/schedule.py; what a task is, only a server knows.
+A pool (runtime/local_pool.py, runtime/ray_pool.py) starts workers and carries the messages. Who
+does what, and what is done again, is decided in runtime/schedule.py. Only a server knows what a task
+is.
 """
 
 from collections.abc import Callable
@@ -13,17 +14,17 @@ from vr_trt.errors import MemoryBudgetError, ModelError, UsageError, VrTrtError
 
 
 class Server(Protocol):
-    """What does the tasks, inside a worker. Both methods may raise VrTrtError."""
+    """Does the tasks, inside a worker. Both methods may raise VrTrtError."""
 
     def about(self) -> Any:
-        """What whoever gives the tasks must know, before the first."""
+        """What must be known before the first task is given."""
 
     def run(self, task: Any, tell: Callable[[Any], None]) -> Any:
-        """Do a task; `tell` of what is done meanwhile, from any thread."""
+        """Do a task; `tell` how it goes, from any thread."""
 
 
 class RemoteServer(Protocol):
-    """What opens a server on another machine."""
+    """Opens a server on another machine."""
 
     def elsewhere(self, folder: Path, fetch: Callable[[Path, Path], None]) -> Server:
         """The server; `folder` is its own there, `fetch` copies a file from here into it."""
@@ -34,7 +35,7 @@ class Task(Protocol):
 
     @property
     def order(self) -> int:
-        """Those with lower numbers are done first; unlike any other's."""
+        """Lower numbers are done first; no two tasks have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Of the task on which the worker is."""
+    """Said of the task that the worker is doing."""
 
     message: Any
 
@@ -60,14 +61,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Another try would fail as well."""
+    """The task failed, and another try would as well."""
 
     error: VrTrtError
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker is gone, with what it was doing."""
+    """The worker is gone, and its task with it."""
 
     reason: str
 
@@ -89,14 +90,14 @@ class Pool(Protocol):
         """Send a task to a worker that waits for one."""
 
     def messages(self, seconds: float) -> list[tuple[int, Message]]:
-        """What workers said; waits so long for anything. A worker that died said nothing more."""
+        """What workers said; waits at most so long. A worker that died says nothing more."""
 
     def close(self) -> None:
         """End all, at once."""
 
 
 def attempt(call: Callable[[], Any]) -> Any:
-    """The result of `call`, or Failed with what the command line would say of its error."""
+    """The result of `call`, or Failed with the error that the command line would show."""
     try:
         return call()
     except VrTrtError as error:

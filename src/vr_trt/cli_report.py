@@ -16,6 +16,7 @@ from rich.text import Text
 from vr_trt.engines.profiles import load_profiles
 from vr_trt.errors import VrTrtError
 from vr_trt.runtime.counted import counted
+from vr_trt.runtime.memory import MIB
 
 if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run are missing
     from vr_trt.runtime.doctor import Finding
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # `doctor` and `profiles` work where the libraries of a run a
     from vr_trt.runtime.plan import Plan
     from vr_trt.runtime.restorer import Report
 
-MIB = 1 << 20
 _EVENTS_PER_SECOND = 2
 
 
