@@ -9,6 +9,7 @@ than two.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -29,6 +30,7 @@ from vr_trt.kernels.group_norm import Moments, activate, scale_shift
 
 Size = tuple[int, int, int]  # frames, rows, columns
 Item = TypeVar("Item")
+LIMIT = 2**31  # elements of a frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +201,16 @@ class Launches:
         self, frames: int, height: int, width: int, channels: int,
         dtype: torch.dtype | None = None,
     ) -> Tensor:  # fmt: skip
-        """A buffer [F, H + 2, W + 2, C] whose border is zero when it is used."""
+        """A buffer [F, H + 2, W + 2, C] whose border is zero when it is used.
+
+        ModelError where a frame has more elements than the kernels address.
+        """
         shape = (frames, height + 2, width + 2, channels)
+        if prod(shape[1:]) >= LIMIT:
+            raise ModelError(
+                f"at {width}x{height} a picture of {channels} channels has 2^31 elements or more, "
+                "which the triton backend cannot address: choose a smaller --profile"
+            )
         x, is_clean = self._arena.take_bordered(shape, dtype or self._like.dtype)
         if not is_clean:
             self._launch(_clear_border, x)

@@ -19,6 +19,7 @@ from vr_trt.engines.triton_memory import card_bytes
 from vr_trt.engines.triton_plan import TritonPlan
 from vr_trt.engines.triton_stages import empty_coder, lay_out_coder
 from vr_trt.engines.vae_walk import Walk
+from vr_trt.errors import ModelError
 from vr_trt.export.causal import Stream
 from vr_trt.export.config import VAE, VaeConfig
 from vr_trt.export.golden import relative_rms
@@ -149,3 +150,17 @@ def test_the_arena_holds_two_frames(
     whole = card_bytes(lay_out_coder(plan, 90))
     assert grouped.arena < most * whole.arena
     assert grouped.states == whole.states and grouped.own <= 1.01 * whole.own
+
+
+def test_a_frame_of_2_to_the_31_elements_is_refused_before_anything_runs() -> None:
+    """2160p is the largest; with 48 columns more a frame of 256 channels cannot be addressed."""
+    sizes = {"fits": (1, 16, 1, 270, 480), "does not": (1, 16, 1, 270, 486)}
+    plan = TritonPlan(
+        stage="decode_image", config=VAE, precision="bf16", sizes=sizes["fits"], state={}
+    )
+    plan = replace(plan, state=empty_coder(plan).bfloat16().state_dict())
+    assert lay_out_coder(plan, 90).outputs["x"].shape == (1, 3, 1, 2160, 3840)
+    with pytest.raises(
+        ModelError, match="at 3888x2160 a picture of 256 channels has 2.31 elements"
+    ):
+        lay_out_coder(replace(plan, sizes=sizes["does not"]), 90)
