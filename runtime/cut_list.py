@@ -48,7 +48,7 @@ def read_cut_list(path: Path) -> frozenset[int]:
         words = line.split("#")[0].split()
         if not words:
             continue
-        if not re.fullmatch(r"\d+", words[0], re.ASCII):
+        if not re.fullmatch(r"\d{1,18}", words[0], re.ASCII):
             raise UsageError(
                 f"{path}, line {number}: {words[0]!r} is not a frame number; make a list with "
                 "`vr-trt cuts INPUT -o FILE`"

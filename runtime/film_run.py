@@ -132,7 +132,7 @@ class FilmRun:
             frames=0,
             timing=Timing(),
             stages={},
-            warnings=(f"{self._spec.path} is there and no stopped run of it: nothing was done",),
+            warnings=(f"{self._spec.path} is there, and no stopped run of it: nothing was done",),
         )
 
     def _open_journal(self) -> Journal:

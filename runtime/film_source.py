@@ -9,7 +9,9 @@ from vr_trt.errors import UsageError
 from vr_trt.runtime.cut_list import Cuts
 from vr_trt.runtime.frames import Frame, VideoInfo
 
-_TIME = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)s", re.ASCII)
+_NUMBER = r"\d{1,18}"  # of so many digits at most: Python refuses thousands
+_SECONDS = rf"{_NUMBER}(?:\.{_NUMBER})?"
+_TIME = re.compile(rf"(?:({_NUMBER}):)?({_NUMBER}):({_SECONDS})|({_SECONDS})s", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def _place(word: str, text: str) -> Place | None:
     word = word.strip()
     if not word:
         return None
-    if re.fullmatch(r"\d+", word, re.ASCII):
+    if re.fullmatch(_NUMBER, word, re.ASCII):
         return Place(number=int(word))
     match = _TIME.fullmatch(word)
     if match is None:

@@ -17,14 +17,15 @@ from vr_trt.runtime.publish import IMAGE_CODECS
 
 _READABLE = {*IMAGE_CODECS, ".bmp", ".exr", ".dpx", ".tga"}
 _IN_A_ROW = 10  # damaged images after which the rest is given up
-_NUMBER = re.compile(r"%0?(\d*)d")
+_NUMBER = re.compile(r"%0?(\d{0,2})d", re.ASCII)
+_RATE = re.compile(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", re.ASCII)
 
 
 def parse_rate(text: str) -> Fraction:
     """Frames a second: 24, 23.976 or 24000/1001. UsageError for what is none."""
     try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
+        rate = Fraction(text) if _RATE.fullmatch(text) else Fraction(0)
+    except ZeroDivisionError:
         rate = Fraction(0)
     if not 0 < rate <= 1000:
         raise UsageError(f"{text!r} is not a frame rate: write 24, 23.976 or 24000/1001")
@@ -81,8 +82,8 @@ def _missing(one: Path, two: Path) -> int:
 
 
 def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    words = re.split(r"(\d+)", path.name)
-    return [(int(word), "") if word.isdigit() else (-1, word) for word in words]
+    words = re.split(r"(\d+)", path.name)  # every second one is a number
+    return [(int(word), "") if i % 2 else (-1, word) for i, word in enumerate(words)]
 
 
 def folder_info(first: VideoInfo, folder: Path, rate: Fraction) -> VideoInfo:

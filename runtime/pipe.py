@@ -33,7 +33,9 @@ class Pipe:
         self._frames = iter(self.decoder)
         first = next(self._frames, None)
         if first is None:
-            raise DamagedInputError("standard input: no picture could be decoded")
+            raise DamagedInputError(
+                "standard input: no picture could be decoded: send y4m or mkv, or name the file"
+            )
         self.first = first
 
     def carries(self, live: bool) -> bool:

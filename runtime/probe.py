@@ -159,7 +159,7 @@ class _Facts:
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         tagged = re.fullmatch(
-            r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", self.stream.metadata.get("DURATION", "")
+            r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)", self.stream.metadata.get("DURATION", "")
         )
         if tagged:  # Matroska keeps the end of each stream as a tag
             hours, minutes, rest = tagged.groups()

@@ -6,6 +6,7 @@ Ray's object store, part by part, where it is not. Segments come back the same w
 
 import logging
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -88,7 +89,7 @@ class RayCluster:
 def _check_answers(address: str) -> None:
     """UsageError where nobody listens: Ray itself tries for many minutes."""
     host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal()):
+    if not (colon and host and re.fullmatch(r"\d{1,5}", port) and int(port) < 1 << 16):
         raise UsageError(f"--cluster {address!r}: write local, auto, or HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()

@@ -58,6 +58,6 @@ def next_time(clock: str, now: datetime) -> datetime:
 def parse_gpus(text: str) -> tuple[int, ...]:
     """`0,1,…`, or nothing. UsageError for what is neither."""
     words = text.split(",") if text else []
-    if not all(re.fullmatch(r"\d+", word.strip(), re.ASCII) for word in words):
+    if not all(re.fullmatch(r"\d{1,4}", word.strip(), re.ASCII) for word in words):
         raise UsageError(f"--gpus {text!r}: write the numbers of cards, like 0,1")
     return tuple(map(int, words))

@@ -51,6 +51,11 @@ def build(model: str, *more: str) -> int:
     return exit_code(["engines", "build", "--model", model, *size, *more])
 
 
+def test_no_engine_is_said(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["engines", "list"]) == 0
+    assert capsys.readouterr().out.startswith("0 engines in ")
+
+
 def test_build_list_verify_prune(
     model: str, cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,8 +151,11 @@ def _show(rows: Sequence[dict[str, Any]], as_json: bool, caption: str) -> None:
         for row in rows:
             print(jsonlib.dumps(row))
         return
+    if not rows:  # rich leaves out the caption of an empty table
+        print(caption)
+        return
     table = Table(box=None, caption=caption, caption_justify="left")
-    for name in rows[0] if rows else ():
+    for name in rows[0]:
         numeric = isinstance(rows[0][name], int | float)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:

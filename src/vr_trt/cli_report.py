@@ -193,8 +193,15 @@ def _show_rows(rows: Sequence[Mapping[str, Any]], json: bool) -> None:
     for name in rows[0]:
         table.add_column(name.replace("_", " "))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*map(_word, row.values()))
     Console().print(table)
+
+
+def _word(value: object) -> str:
+    """A cell of a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

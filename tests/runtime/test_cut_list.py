@@ -50,7 +50,10 @@ def test_lists_come_back(tmp_path: Path) -> None:
     assert read_cut_list(path) == {7, 9}
 
 
-@pytest.mark.parametrize("content", ["12.5\n", "-3\n", "shot 4\n"])
+MANY_DIGITS = "9" * 5000  # more than Python makes a number of
+
+
+@pytest.mark.parametrize("content", ["12.5\n", "-3\n", "shot 4\n", MANY_DIGITS])
 def test_wrong_lists_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "cuts.txt"
     path.write_text("5\n" + content)
@@ -73,7 +76,9 @@ def test_ranges(text: str, start: Place | None, stop: Place | None) -> None:
     assert parse_range(text) == Range(start, stop)
 
 
-@pytest.mark.parametrize("text", ["", "-", "10", "a-b", "1:2:3:4-", "5m-"])
+@pytest.mark.parametrize(
+    "text", ["", "-", "10", "a-b", "1:2:3:4-", "5m-", f"{MANY_DIGITS}-", f"{MANY_DIGITS}:00-"]
+)
 def test_wrong_ranges_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a range"):
         parse_range(text)

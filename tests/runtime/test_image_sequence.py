@@ -14,7 +14,7 @@ from tests.media import make_image, make_video, read_frames, seconds, with_orien
 
 from vr_trt.cli import exit_code
 from vr_trt.errors import DamagedInputError, UsageError
-from vr_trt.runtime.image_sequence import image_files, numbered, parse_rate
+from vr_trt.runtime.image_sequence import image_files, is_numbered, numbered, parse_rate
 from vr_trt.runtime.reader import Reader, probe
 
 if TYPE_CHECKING:  # of the stubs alone
@@ -42,6 +42,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_order_is_that_of_the_numbers(folder: Path) -> None:
     assert [path.stem for path in image_files(folder)] == [f"scan{i}" for i in range(1, 13)]
+    make_image(folder / "²13.png", size=(48, 36))  # a digit, and no number to Python
+    assert {path.stem for path in image_files(folder)} >= {"²13", "scan1"}
 
 
 def test_a_folder_is_read_as_a_film(folder: Path) -> None:
@@ -142,7 +144,7 @@ def test_an_image_that_lies_otherwise_and_does_not_say_so_is_refused(tmp_path: P
 def test_rates() -> None:
     assert parse_rate("24000/1001") == Fraction(24000, 1001)
     assert parse_rate("12.5") == Fraction(25, 2)
-    for wrong in ("0", "-3", "fast", "1/0", "5000"):
+    for wrong in ("0", "-3", "fast", "1/0", "5000", "1e999999999", "9" * 5000):
         with pytest.raises(UsageError, match="not a frame rate"):
             parse_rate(wrong)
 
@@ -170,6 +172,7 @@ def test_a_folder_becomes_a_film_and_a_film_a_folder(
 def test_names_of_numbered_images() -> None:
     assert numbered(Path("a/f%05d.png"), 7).name == "f00007.png"
     assert numbered(Path("a/f%d.png"), 12).name == "f12.png"
+    assert not is_numbered(Path("a/f%0999999999d.png"))
 
 
 def piped(arguments: list[str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:

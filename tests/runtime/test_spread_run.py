@@ -198,6 +198,7 @@ def test_what_is_refused(
         (film, Path("-"), ["--workers", "2"], 2, "neither can be a pipe"),
         (film, output, ["--workers", "2", "--trace", str(tmp_path / "t")], 2, "one process"),
         (film, output, ["--gpus", "0,x"], 2, "numbers of cards"),
+        (film, output, ["--gpus", "9" * 5000], 2, "numbers of cards"),
         (film, output, ["--gpus", "0,0"], 2, "named twice"),
         (film, output, ["--gpus", "99"], 2, "there is no GPU 99"),
         (film, output, ["--gpus", "0", "--workers", "2"], 2, "leave out --workers"),
