@@ -26,7 +26,7 @@ from vr_trt.runtime.worker_group import WorkerGroup, check_workers_memory, find_
 from vr_trt.runtime.workers import Finished, Said, Server, Task
 
 # Of what is asked, what a Restorer is made of; the rest goes with each file.
-_OF_RESTORER = ("model", "profile", "backend", "precision", "seed", "color")
+_OF_RESTORER = ("model", "profile", "backend", "precision", "card_memory", "seed", "color")
 
 Status = Literal["done", "failed", "skipped", "waiting"]
 

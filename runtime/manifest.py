@@ -27,6 +27,7 @@ class Asked:
     profile: str = "720p"
     backend: str = "auto"
     precision: str | None = None
+    card_memory: float | None = None
     seed: int = 0
     color: Correction = "wavelet"
     codec: str | None = None

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ import pytest
 from tests.fake_model import make_fake_model
 from tests.media import make_image, read_frames
 from tests.spreading import children, make_film, slow_after, wait_for_none
+
+from vr_trt import cli_batch
+from vr_trt.runtime import batch
+from vr_trt.runtime.manifest import Asked
+from vr_trt.runtime.restorer import Restorer
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -142,3 +149,10 @@ def test_a_foreign_report_is_not_overwritten(folder: Path, model: str) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "not a report of a batch" in done.stderr
     assert (folder / "notes.json").read_text() == '{"mine": 1}'
+
+
+def test_a_batch_asks_for_all_that_a_restorer_is_made_of() -> None:
+    taken = set(signature(Restorer).parameters) - {"threads"}  # those are the workers'
+    assert set(batch._OF_RESTORER) == taken <= {field.name for field in fields(Asked)}
+    offered = set(signature(cli_batch.batch).parameters)
+    assert taken <= offered
