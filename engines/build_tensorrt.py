@@ -34,7 +34,6 @@ from vr_trt.kernels.aot import why_unavailable
 if TYPE_CHECKING:
     import tensorrt as trt
 
-EXECUTED = False  # True once an engine was built and run by this code on a GPU
 INSTALL = "pip install 'vr-trt[tensorrt]'"
 _PACKAGES = ("tensorrt-cu13-bindings", "tensorrt-cu12-bindings", "tensorrt")
 _MAJOR = "11"

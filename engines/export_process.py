@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.child import Moment, lines, resident_bytes
+from vr_trt.engines.chips import check_precision
 from vr_trt.errors import MemoryBudgetError, ModelError, UsageError
 from vr_trt.export.calibration_table import Calibration, find_calibration
 from vr_trt.export.weights_hashes import known_hash
@@ -18,8 +19,6 @@ from vr_trt.export.weights_hashes import known_hash
 if TYPE_CHECKING:
     from vr_trt.export.models import ModelFiles
 
-NETWORKS = ("encoder", "generator", "decoder")
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8")
 _REMEDY = "pip install 'vr-trt[export]'"
 
 
@@ -55,12 +54,9 @@ class Export:
 def weights_hashes(export: Export) -> dict[str, str]:
     """The hashes of the weights that would be exported.
 
-    ModelError for an unknown model, absent weights, or where PyTorch is missing.
+    ModelError for an unknown model or precision, absent weights, or where PyTorch is missing.
     """
-    if export.precision not in PRECISIONS:
-        raise ModelError(
-            f"no {export.precision} graphs can be exported: choose one of {', '.join(PRECISIONS)}"
-        )
+    check_precision(export.precision)
     for package in ("torch", "onnx", "onnxscript", "safetensors"):
         if find_spec(package) is None:
             raise ModelError(f"{package}, which exports models, is not installed: {_REMEDY}")

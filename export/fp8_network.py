@@ -12,7 +12,6 @@ from vr_trt.export.folded_generator import FoldedGenerator
 from vr_trt.export.fp8 import quantise_weight, rounded, scale_exponent, suits
 
 Pick = Callable[[str], bool]
-BRANCHES = ("video", "text")
 
 
 def block_linears(folded: FoldedGenerator) -> dict[str, nn.Linear]:

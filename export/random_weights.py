@@ -29,17 +29,22 @@ Config = GeneratorConfig | VaeConfig
 def random_checkpoint(
     config: Config, path: Path, dtype: torch.dtype = torch.float16, seed: int = 0
 ) -> Path:
-    """Write random weights of `config` to `path` as `dtype`, one tensor at a time.
+    """Write random weights of `config` to `path`, a .safetensors file, one tensor at a time.
 
-    The suffix decides the form: `.safetensors`, or `.pth`/`.pt` for PyTorch's zip form. Equal
-    arguments give equal files.
+    Equal arguments give equal files.
     """
-    if path.suffix == ".safetensors":
-        _write_safetensors(config, path, dtype, seed)
-    elif path.suffix in (".pth", ".pt"):
-        _write_zip(config, path, dtype, seed)
-    else:
-        raise ValueError(f"{path}: a checkpoint ends in .safetensors, .pth or .pt")
+    code = next(name for name, known in DTYPES.items() if known == dtype)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key, shape in expected_shapes(config).items():
+        first, end = end, end + math.prod(shape) * dtype.itemsize
+        header[key] = {"dtype": code, "shape": list(shape), "data_offsets": [first, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, values in random_tensors(config, seed):
+            file.write(values.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return path
 
 
@@ -69,34 +74,3 @@ def _values(key: str, shape: Shape, seed: int) -> torch.Tensor:
     if "ada." in key:  # the scales carry the 1 of "1 + scale"; the gates and shifts do not
         return values.div_(math.sqrt(shape[0])).add_(float(key.endswith("_scale")))
     return values.mul_(0.02)  # biases
-
-
-def _write_safetensors(config: Config, path: Path, dtype: torch.dtype, seed: int) -> None:
-    code = next(name for name, known in DTYPES.items() if known == dtype)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for key, shape in expected_shapes(config).items():
-        first, end = end, end + math.prod(shape) * dtype.itemsize
-        header[key] = {"dtype": code, "shape": list(shape), "data_offsets": [first, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, values in random_tensors(config, seed):
-            file.write(_bytes(values, dtype))
-
-
-def _write_zip(config: Config, path: Path, dtype: torch.dtype, seed: int) -> None:
-    """Lay the file out first, with storages that nothing touches, then fill them in place."""
-    shapes = expected_shapes(config)
-    with torch.serialization.skip_data():
-        torch.save({key: torch.empty(shape, dtype=dtype) for key, shape in shapes.items()}, path)
-    layout = torch.load(path, map_location="meta", weights_only=True)
-    with path.open("r+b") as file:
-        for key, values in random_tensors(config, seed):
-            file.seek(layout[key].untyped_storage()._checkpoint_offset)
-            file.write(_bytes(values, dtype))
-
-
-def _bytes(values: torch.Tensor, dtype: torch.dtype) -> memoryview:
-    return values.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data

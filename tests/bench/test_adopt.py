@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from vr_trt.bench import machine
 from vr_trt.bench.adopt import ROOT, adopt, with_row
 from vr_trt.bench.tune import Found, row_text
 from vr_trt.errors import ModelError
@@ -92,3 +94,14 @@ def test_results_are_named_after_the_gpu_and_say_of_which_commit(
     path.unlink()
     with pytest.raises(ModelError, match="neither"):
         adopt(tmp_path, root)
+
+
+def test_a_copy_without_its_history_is_told_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_git(*_: object, **__: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    monkeypatch.delenv("VR_TRT_COMMIT", raising=False)
+    assert machine.describe()["commit"] == ""
+    monkeypatch.setenv("VR_TRT_COMMIT", "abc1234")
+    assert machine.describe()["commit"] == "abc1234"

@@ -87,7 +87,6 @@ def build(folder: Path, wanted: EngineSpec) -> tuple[Any, list[str]]:
 
 def test_it_is_the_builder_called_tensorrt() -> None:
     assert find_builder("tensorrt") is BUILDER
-    assert not build_tensorrt.EXECUTED  # the README says so too
 
 
 def test_a_build_writes_the_plan_and_says_what_it_needs(library: StandIn, tmp_path: Path) -> None:
