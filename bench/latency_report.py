@@ -10,6 +10,11 @@ from vr_trt.bench.latency_worker import OURS
 from vr_trt.runtime.counted import counted
 
 Row = Mapping[str, Any]
+SHARED_LOAD = 0.5  # an idle machine may still show so much of what has just ended
+_HEAD = (
+    *("way", "profile", "clip", "frames/s", "spread", "first frame", "p50 / p95 / p99 a frame"),
+    *("host MiB", "device MiB", "CPU", "GPU", "J/frame", "of floor", "ours"),
+)
 
 
 def show(document: Row, console: Console) -> None:
@@ -74,14 +79,6 @@ def notes(document: Row) -> Iterator[str]:
         yield f"the machine was shared: its load was {load:.1f} before the first process"
 
 
-SHARED_LOAD = 0.5  # an idle machine may still show so much of what has just ended
-
-_HEAD = (
-    *("way", "profile", "clip", "frames/s", "spread", "first frame", "p50 / p95 / p99 a frame"),
-    *("host MiB", "device MiB", "CPU", "GPU", "J/frame", "of floor", "ours"),
-)
-
-
 def _rows(document: Row) -> Table:
     table = Table(title="end to end", title_justify="left")
     for name in _HEAD:
@@ -99,12 +96,12 @@ def _rows(document: Row) -> Table:
             f"{row['cold_seconds']:.2f} s",
             " / ".join(f"{frame[name]:.2f}" for name in ("p50", "p95", "p99")) + " s",
             f"{row['peak_host_mib']:.0f}",
-            _number(row["peak_device_mib"], "{:.0f}"),
+            number(row["peak_device_mib"], "{:.0f}"),
             f"{row['cpu_busy']:.0%}",
-            _number(row["gpu_busy"], "{:.0%}"),
-            _number(row["joules_per_frame"], "{:.1f}"),
-            _number(row["of_floor"], "{:.0%}"),
-            _number(times, "{:.2f}x"),
+            number(row["gpu_busy"], "{:.0%}"),
+            number(row["joules_per_frame"], "{:.1f}"),
+            number(row["of_floor"], "{:.0%}"),
+            number(times, "{:.2f}x"),
         )
     return table
 
@@ -121,10 +118,11 @@ def _stages(row: Row) -> Table:
             f"{stage['seconds']:.2f}",
             f"{stage['seconds'] / row['steady_seconds']:.0%}",
             *(f"{1e3 * stage[p]:.1f}" for p in ("p50", "p95", "p99")),
-            _number(stage.get("of_floor"), "{:.0%}"),
+            number(stage.get("of_floor"), "{:.0%}"),
         )
     return table
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """`value` in that form, or nothing where it was not measured."""
     return "" if value is None else form.format(value)

@@ -19,7 +19,15 @@ from vr_trt.bench.demo_scene import Scene
 from vr_trt.bench.machine import describe
 from vr_trt.bench.quality_bars import BARS, JUMP
 from vr_trt.bench.quality_clip import quality_clip
-from vr_trt.bench.quality_rows import FilmRows, JoinRow, Row, film_rows, graph_rows, network_rows
+from vr_trt.bench.quality_rows import (
+    FilmRows,
+    JoinRow,
+    Reference,
+    Row,
+    film_rows,
+    graph_rows,
+    network_rows,
+)
 from vr_trt.engines.profiles import find_profile
 from vr_trt.export.calibration_table import table_path
 from vr_trt.export.models import ModelFiles, find_model_files
@@ -39,8 +47,10 @@ def measure(said: Any = lambda line: None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip, calibration = quality_clip(folder, CLIP), quality_clip(folder, CALIBRATION)
-        rows = [*network_rows(files, clip, calibration, said)]
-        rows += graph_rows(files, clip, profile, folder, said)
+        said("reference, two seeds")
+        reference = Reference.of(files, clip)
+        rows = [*network_rows(files, reference, clip, calibration, said)]
+        rows += graph_rows(files, reference, clip, profile, folder, said)
         film = film_rows(files, quality_clip(folder, FILM), profile, folder, said)
     rows = sorted([*rows, *film.rows], key=lambda row: BARS.index(row.bar))
     return {

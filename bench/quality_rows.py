@@ -81,11 +81,9 @@ class Reference:
 
 
 def network_rows(
-    files: ModelFiles, clip: QualityClip, calibration: QualityClip, said: Said
+    files: ModelFiles, reference: Reference, clip: QualityClip, calibration: QualityClip, said: Said
 ) -> Iterator[Row]:
     """What is done to the network itself, in PyTorch; fp8 is calibrated on another clip."""
-    said("reference, two seeds")
-    reference = Reference.of(files, clip)
     wide = folded(files)
     scales = wide.magnitudes(calibration.x, OTHER_SEED)
     for name, chain in (
@@ -101,10 +99,14 @@ def network_rows(
 
 
 def graph_rows(
-    files: ModelFiles, clip: QualityClip, profile: Profile, folder: Path, said: Said
+    files: ModelFiles,
+    reference: Reference,
+    clip: QualityClip,
+    profile: Profile,
+    folder: Path,
+    said: Said,
 ) -> Iterator[Row]:
     """Graphs in ONNX Runtime, through the runtime's own schedule, in one generator window."""
-    reference = Reference.of(files, clip)
     whole = replace(profile, window=len(clip.frames))
     said("shipped graphs")
     yield reference.row("shipped graphs", restored(Model(find_model("nano")), clip, whole))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vr_trt.bench.latency_report import SHARED_LOAD, ratio
+from vr_trt.bench.latency_report import SHARED_LOAD, number, ratio
 from vr_trt.errors import UsageError, VrTrtError
 
 BEGIN = "<!-- speed: made by `python -m vr_trt.bench.readme_table`; do not edit -->"
@@ -64,13 +64,9 @@ def _row(document: Document, row: Document) -> str:
     return (
         f"{about} {row['fps']:.2f} | {row['spread']:.0%}, {row['processes']} | "
         f"{row['cold_seconds']:.1f} | {row['peak_host_mib']:.0f} | "
-        f"{_number(row['peak_device_mib'], '{:.0f}')} | {_number(row['of_floor'], '{:.0%}')} | "
-        f"{_number(times, '{:.1f} times as fast')} |"
+        f"{number(row['peak_device_mib'], '{:.0f}')} | {number(row['of_floor'], '{:.0%}')} | "
+        f"{number(times, '{:.1f} times as fast')} |"
     )
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
 
 
 def rewritten(text: str, made: str) -> str:

@@ -53,7 +53,8 @@ def test_what_is_done_to_the_network_reaches_its_bars(tmp_path: Path) -> None:
         quality_clip(tmp_path, Scene(width=64, height=64, frames=frames, seed=seed))
         for frames, seed in ((13, 3), (5, 5))
     )
-    rows = {row.bar.row: row for row in network_rows(FILES, clip, other, lambda line: None)}
+    found = network_rows(FILES, Reference.of(FILES, clip), clip, other, lambda line: None)
+    rows = {row.bar.row: row for row in found}
     names = ["folding", "streamed VAE", "cut VAE", "bf16", "fp8 encoder", "fp8 decoder"]
     assert list(rows) == names
     for name, row in rows.items():
@@ -124,6 +125,7 @@ def test_the_command_fails_with_a_row(
     joins = (JoinRow(row="windows", jump=1.0, whole_clip=1.0),)
     film = FilmRows(rows=tuple(rows[8:]), joins=joins, taken_up_identical=True)
     monkeypatch.setattr(quality, "quality_clip", lambda folder, scene: None)
+    monkeypatch.setattr(Reference, "of", lambda files, clip: None)
     monkeypatch.setattr(quality, "network_rows", lambda *given: rows[:3] + rows[5:6] + rows[7:8])
     monkeypatch.setattr(quality, "graph_rows", lambda *given: [rows[3], rows[4], rows[6]])
     monkeypatch.setattr(quality, "film_rows", lambda *given: film)
