@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from vr_trt.engines.onnx_file import OnnxFile, data_files, read_onnx
 from vr_trt.engines.spec import DIGEST_LETTERS, file_name
 from vr_trt.engines.store import Store, cache_folder, writing
 from vr_trt.errors import ModelError
-from vr_trt.export.weights_hashes import hash_file
+from vr_trt.export.weights_hashes import hash_file, hash_once
 from vr_trt.kernels.detail import PUBLISHED_DETAIL
 
 _CALLS = ("image", "start", "step")
@@ -195,7 +194,7 @@ def _graphs(request: GraphRequest, folder: Path, manifest: Mapping[str, Any]) ->
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise ModelError(f"{path} is missing: export the model again")
-        if _hash(path, path.stat().st_mtime_ns) != expected:
+        if hash_once(path) != expected:
             raise ModelError(f"{path} is damaged or foreign: export the model again")
     return Graphs(
         model=manifest["model"],
@@ -235,12 +234,6 @@ def _check_canvas(wanted: Canvas, folder: Path, shape: Mapping[str, int]) -> Non
             f"{folder} holds graphs of {found} pixels, {found.latents} latents and {found.step} a "
             f"step, not {wanted}, {wanted.latents} and {wanted.step}: export the model at that size"
         )
-
-
-@lru_cache
-def _hash(path: Path, changed: int) -> str:
-    """The hash of a file that did not change since it was last asked for."""
-    return hash_file(path)
 
 
 def _fixed(request: GraphRequest, shipped: Path, manifest: Mapping[str, Any]) -> _Source:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vr_trt.engines.spec import Sizes
 from vr_trt.errors import ModelError
-from vr_trt.export.weights_hashes import hash_file
+from vr_trt.export.weights_hashes import hash_once
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, ValueInfoProto
@@ -36,7 +36,7 @@ def read_onnx(path: Path) -> OnnxFile:
     data = _data_files(path, graph)
     whole = hashlib.sha256()
     for file in (path, *data):
-        whole.update(f"{file.name if file != path else ''} {hash_file(file)}\n".encode())
+        whole.update(f"{file.name if file != path else ''} {hash_once(file)}\n".encode())
     weights = {tensor.name for tensor in graph.initializer}
     return OnnxFile(
         path=path,

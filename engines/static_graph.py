@@ -68,13 +68,9 @@ def _fix_coder(model: "ModelProto", canvas: Canvas) -> None:
 
 
 def _evaluated(text: str, known: dict[str, int]) -> int | None:
-    """The value of `h`, `8*h` or `4*h + 1`."""
-    match = re.fullmatch(r"(?:(\d+)\*)?([hw])(?: ([+-]) (\d+))?", text)
-    if match is None:
-        return None
-    factor, name, sign, more = match.groups()
-    value = int(factor or 1) * known[name]
-    return value + int(f"{sign}{more}") if sign else value
+    """The value of `h` or `8*h`."""
+    match = re.fullmatch(r"(?:(\d+)\*)?([hw])", text)
+    return int(match[1] or 1) * known[match[2]] if match else None
 
 
 def _fix_generator(model: "ModelProto", canvas: Canvas, tables: "WindowTables") -> None:

@@ -180,22 +180,14 @@ def _trace(call: str, part: Part, arguments: tuple[Any, ...], shape: StageShape 
 
 
 def _any_size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Rows and columns as multiples of h and w; a strided layer's state has one more."""
+    """Rows and columns as multiples of h and w."""
     h, w = Dim("h", min=2), Dim("w", min=2)
 
     def dims(x: Tensor) -> dict[int, Any]:
-        return {
-            axis: _multiple(x.shape[axis], traced, dim)
-            for axis, traced, dim in ((3, TRACED_LATENT[0], h), (4, TRACED_LATENT[1], w))
-        }
+        (rows, columns), (traced_h, traced_w) = x.shape[3:], TRACED_LATENT
+        return {3: rows // traced_h * h, 4: columns // traced_w * w}
 
     return tuple([dims(x) for x in a] if isinstance(a, list) else dims(a) for a in arguments)
-
-
-def _multiple(size: int, traced: int, dim: Any) -> Any:
-    factor, more = divmod(size, traced)
-    scaled = factor * dim if factor > 1 else dim
-    return scaled + more if more else scaled
 
 
 def generator_stages(folded: FoldedGenerator, shape: StageShape | None) -> Iterator[Trace]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def hash_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+def hash_once(path: Path) -> str:
+    """`hash_file`, which reads a file once in the life of this process unless it changes."""
+    return _hash_unchanged(path, *_stamp(path))
+
+
+@cache
+def _hash_unchanged(path: Path, size: int, time: int) -> str:
+    return hash_file(path)
 
 
 def remembered_hash(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """The graphs that ship for every size, fixed to one: the same numbers, and no free size left."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from vr_trt.engines import graphs as graphs_module
 from vr_trt.engines.cache import Canvas
 from vr_trt.engines.graphs import STAGES, GraphRequest, Graphs, existing_graphs, find_graphs
 from vr_trt.errors import ModelError
+from vr_trt.export import weights_hashes
 from vr_trt.kernels.windows import any_size_tables
 
 NANO = Path(__file__).parents[2] / "engines" / "nano"
@@ -99,6 +101,29 @@ def test_damage_in_the_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="decoder.bin is missing"):
         find_graphs(request, lambda moment: None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_no_file_is_read_twice_for_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generator's data has gigabytes, and each of its stages asks for them."""
+    shutil.copytree(NANO, tmp_path / "nano")
+    find_graphs(replace(REQUEST, model=str(tmp_path / "nano")), lambda moment: None, tmp_path)
+    read: list[Path] = []
+    digest = hashlib.file_digest
+
+    def counting(file: Any, kind: str) -> Any:
+        read.append(Path(file.name))
+        return digest(file, kind)
+
+    weights_hashes._hash_unchanged.cache_clear()
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    found = existing_graphs(replace(REQUEST, model=str(tmp_path / "nano")), tmp_path)
+    assert found is not None
+    for stage in found.files:
+        found.read(stage)
+    assert len(read) == len(set(read))
+    assert found.files["generator"].with_name("generator.bin") in read
 
 
 def test_the_exporters_fingerprint_is_of_code_texts_and_versions(
