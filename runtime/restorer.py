@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -39,6 +40,7 @@ from vr_trt.runtime.worker_group import (
 )
 from vr_trt.runtime.writer import OutputSpec
 
+MOST_THREADS = 1024
 Pictures = NDArray[np.uint8]  # [F, H, W, 3] RGB
 
 RGB = PixelFormat(
@@ -93,11 +95,11 @@ class Restorer:
         if color not in get_args(Correction):
             choices = ", ".join(get_args(Correction))
             raise UsageError(f"unknown colour correction {color!r}: choose one of {choices}")
-        if card_memory is not None and not card_memory > 0:
+        if card_memory is not None and not 0 < card_memory < inf:
             raise UsageError(f"{card_memory:g} GB of the card: give more than 0")
-        if threads < 0:
+        if not 0 <= threads <= MOST_THREADS:
             raise UsageError(
-                f"{threads} threads are not possible: give 1 or more, or 0 for every core"
+                f"{threads} threads are not possible: give 1 to {MOST_THREADS}, or 0 for every core"
             )
         self.profile = find_profile(profile)
         wanted = Wanted(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vr_trt.errors import UsageError
 
+MOST_WORKERS = 1024
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
@@ -31,6 +32,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.workers < 0 or any(gpu < 0 for gpu in self.gpus):
             raise UsageError("the number of workers and the numbers of GPUs cannot be negative")
+        if self.workers > MOST_WORKERS:
+            raise UsageError(f"{self.workers} workers are too many: give {MOST_WORKERS} at most")
         if len(set(self.gpus)) < len(self.gpus):
             raise UsageError("--gpus: a card is named twice")
         if self.gpus and (self.workers or self.cluster is not None):

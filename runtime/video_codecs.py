@@ -156,8 +156,8 @@ def check_quality(codec: Codec, crf: float | None, preset: str | None, bitrate: 
         raise UsageError(f"crf {crf} is not between 0 and {codec.highest_crf}")
     if bitrate is not None and not codec.highest_crf:
         raise UsageError(f"{codec.name} takes no bitrate; {_remedy(codec)}")
-    if bitrate is not None and (crf is not None or bitrate < 1000):
-        raise UsageError("give either a crf, or a bitrate of at least 1000 bits per second")
+    if bitrate is not None and (crf is not None or not 1000 <= bitrate <= 10**9):
+        raise UsageError("give either a crf, or a bitrate of 1000 to 1000000000 bits per second")
     known = (*codec.presets, *(CODECS[codec.name].presets if codec.hardware else ()))
     if preset is not None and preset not in known:
         choices = f"one of {', '.join(codec.presets)}" if codec.presets else "it has none"

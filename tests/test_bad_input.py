@@ -209,6 +209,10 @@ def test_unwritable_target(refused: Callable[..., str], film: Path) -> None:
         (["--preset", "warp"], 2, "warp"),
         (["--seed", "-4"], 2, "seed"),
         (["--threads", "-1"], 2, "threads"),
+        (["--threads", "3000000000"], 2, "give 1 to 1024"),
+        (["--workers", "100000"], 2, "1024 at most"),
+        (["--bitrate", "9" * 25], 2, "bits per second"),
+        (["--card-memory", "inf"], 2, "GB of the card"),
     ],
 )
 def test_wrong_options(
