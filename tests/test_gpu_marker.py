@@ -18,6 +18,7 @@ def test_without_a_gpu(tmp_path: Path, required: str, outcome: str) -> None:
     (tmp_path / "test_one.py").write_text(NEEDS_A_GPU, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", encoding="utf-8")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "VR_TRT_REQUIRE_GPU": required}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_one.py"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
