@@ -185,6 +185,8 @@ class _Stage:
                 spec, self.graph.path, folder, lambda m: self.job.watch.doing(spec.stage, m)
             )
             seal(folder, spec, self._about(built, estimate))
+        for note in built.report.notes:
+            self.job.watch.says(f"{spec.stage}: {note}")
         return Engine.read(self.cache.store.path(spec.folder_name))
 
     def _about(self, built: Built, estimate: int) -> About:

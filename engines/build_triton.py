@@ -2,8 +2,8 @@
 
 The arithmetic is not read from the graph: it is the network that the graph was traced from. What is
 proven here is that every tensor has the right shape, and that the kernels (of the generator: its
-attention) compile for the target without spilling. They are compiled again, by Triton, where
-they run.
+attention) compile for the target and fit its shared memory; a note tells of registers that spill.
+They are compiled again, by Triton, where they run.
 
 The VAE is always in one piece: a call's activations share one arena with all other stages, and its
 states are updated in place, which saves what cutting would.
@@ -92,6 +92,7 @@ class TritonBuilder:
     def build(
         self, spec: EngineSpec, onnx_path: Path, out_path: Path, progress: Progress
     ) -> BuildReport:
+        from vr_trt.engines.triton_compile import spill_note
         from vr_trt.engines.triton_memory import card_bytes
         from vr_trt.engines.triton_plan import write_plan
         from vr_trt.engines.triton_stages import lay_out
@@ -105,12 +106,14 @@ class TritonBuilder:
         for sm in spec.targets:
             stage = lay_out(plan, sm)
             facts[f"sm_{sm}"] = {**_kernels(plan, stage, sm), "card": asdict(card_bytes(stage))}
+        notes = [note for sm in spec.targets if (note := spill_note(facts[f"sm_{sm}"]))]
         times.append(time.monotonic())
         progress("writing")
         write_plan(plan, out_path)
         times.append(time.monotonic())
         steps = zip(("read", "compile", "write"), pairwise(times), strict=True)
-        return BuildReport(seconds={name: end - start for name, (start, end) in steps}, facts=facts)
+        seconds = {name: end - start for name, (start, end) in steps}
+        return BuildReport(seconds=seconds, facts=facts, notes=notes)
 
 
 def _plan(spec: EngineSpec, onnx_path: Path) -> "TritonPlan":
@@ -208,7 +211,7 @@ def _configs_of(model: str) -> "tuple[GeneratorConfig, VaeConfig]":
 
 
 def _kernels(plan: "TritonPlan", stage: "StaticStage", sm: int) -> dict[str, Any]:
-    """What the stage's kernels compile to for `sm`; ModelError if one spills or does not fit."""
+    """What the stage's kernels compile to for `sm`; ModelError if one does not fit."""
     from vr_trt.engines.triton_compile import check_attention, check_kernels
     from vr_trt.engines.triton_vae import TritonCoderStage
     from vr_trt.export.config import GeneratorConfig

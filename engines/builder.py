@@ -23,6 +23,7 @@ class BuildReport:
 
     seconds: dict[str, float]  # by step: "parse", "build"
     facts: dict[str, Any] = field(default_factory=dict)  # plain JSON values: workspace, timings
+    notes: Sequence[str] = ()  # for whoever builds, a line each
 
 
 class Builder(Protocol):

@@ -4,7 +4,7 @@ A coder's stage that was laid out as shapes says what it would launch. Each laun
 by its compile-time arguments; those that several launches have in common are compiled once.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,20 +67,23 @@ class _Request:
         signature, constants = (tuple(x.items()) for x in (self.signature, self.constants))
         return self.kernel.__name__, signature, constants
 
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {value}" for name, value in self.constants.items())
+        return f"{self.kernel.__name__} ({sizes})"
+
+    def compiled(self, chip: int) -> Compiled:
+        """It, for `chip`."""
+        return compile_for(self.kernel, self.signature, self.constants, chip)
+
 
 def check_kernels(launches: Iterable[partial[object]], chip: int) -> dict[str, Any]:
     """Compile what `launches` need for `chip`, and say in plain values what became of it.
 
-    ModelError for a kernel that spills registers or wants more shared memory than the chip has.
+    `spills` lists kernels whose registers live in memory in part, if there are any. ModelError for a
+    kernel that wants more shared memory than the chip has.
     """
     requests = {request.key: request for request in _requests(launches, chip)}
-    compiled = [_compiled(request, chip) for request in requests.values()]
-    return {
-        "arch": compiled[0].arch,
-        "kernels": len(compiled),
-        "registers": max(kernel.registers for kernel in compiled),
-        "shared_bytes": max(kernel.shared_bytes for kernel in compiled),
-    }
+    return _checked([(str(request), request.compiled(chip)) for request in requests.values()], chip)
 
 
 def distinct_launches(launches: Iterable[partial[object]], chip: int) -> dict[object, int]:
@@ -93,35 +96,44 @@ def distinct_launches(launches: Iterable[partial[object]], chip: int) -> dict[ob
 
 
 def check_attention(config: GeneratorConfig, precision: str, chip: int) -> dict[str, Any]:
-    """What the generator's attention compiles to for `chip`; ModelError if it does not fit there."""
+    """The same of the generator's attention."""
     kind, codes = ("fp16", True) if precision == "fp8" else (precision, False)
     compiled = compile_attention(kind, config.heads, config.head_width, chip, codes=codes)
-    if compiled.spills or compiled.shared_bytes > _limit(chip):
-        raise ModelError(
-            f"the attention of heads {config.head_width} wide does not fit sm_{chip}: "
-            f"{compiled.spills} bytes spill, {compiled.shared_bytes} of shared memory; choose "
-            "another --backend"
-        )
+    name = f"window_attention_kernel (heads {config.head_width} wide, {kind})"
+    return _checked([(name, compiled)], chip)
+
+
+def spill_note(facts: Mapping[str, Any]) -> str:
+    """A line for whoever builds, from what was found for a chip; "" where nothing spills."""
+    most: dict[str, int] = {}
+    for spill in facts.get("spills", ()):
+        name = spill["kernel"].partition(" ")[0]
+        most[name] = max(most.get(name, 0), spill["bytes"])
+    if not most:
+        return ""
+    listed = ", ".join(f"{name} ({count} bytes a thread)" for name, count in most.items())
+    return f"registers spill in {listed}: it may be slower on {facts['arch']}"
+
+
+def _checked(kernels: Sequence[tuple[str, Compiled]], chip: int) -> dict[str, Any]:
+    """What `kernels`, by what they are, became; ModelError for one that cannot be launched."""
+    limit = SHARED_LIMIT.get(chip, SHARED_LIMIT[120])
+    for name, kernel in kernels:
+        if kernel.shared_bytes > limit:
+            raise ModelError(
+                f"{name} wants {kernel.shared_bytes} bytes of shared memory, and sm_{chip} has "
+                f"{limit}: choose another --backend"
+            )
+    compiled = [kernel for _, kernel in kernels]
+    # A few bytes are a matter of speed, and another Triton may spill where ours does not.
+    spills = [{"kernel": name, "bytes": k.spills} for name, k in kernels if k.spills]
     return {
-        "arch": compiled.arch,
-        "registers": compiled.registers,
-        "shared_bytes": compiled.shared_bytes,
+        "arch": compiled[0].arch,
+        "kernels": len(compiled),
+        "registers": max(kernel.registers for kernel in compiled),
+        "shared_bytes": max(kernel.shared_bytes for kernel in compiled),
+        **({"spills": spills} if spills else {}),
     }
-
-
-def _limit(chip: int) -> int:
-    return SHARED_LIMIT.get(chip, SHARED_LIMIT[120])
-
-
-def _compiled(request: _Request, chip: int) -> Compiled:
-    kernel = compile_for(request.kernel, request.signature, request.constants, chip)
-    if kernel.spills or kernel.shared_bytes > _limit(chip):
-        sizes = ", ".join(f"{name} {value}" for name, value in request.constants.items())
-        raise ModelError(
-            f"{request.kernel.__name__} ({sizes}) does not fit sm_{chip}: {kernel.spills} bytes "
-            f"spill, {kernel.shared_bytes} of shared memory; choose another --backend"
-        )
-    return kernel
 
 
 def _requests(launches: Iterable[partial[object]], chip: int) -> Iterable[_Request]:

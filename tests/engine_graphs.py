@@ -115,7 +115,7 @@ class Misbehaving:
         if what == "hang":
             time.sleep(600)
         out_path.write_bytes(b"plan")
-        return BuildReport(seconds={"build": 0.0}, facts={"made": "by a test"})
+        return BuildReport(seconds={"build": 0.0}, facts={"made": "by a test"}, notes=["heard"])
 
 
 BUILDER = Misbehaving()

@@ -226,7 +226,8 @@ def test_a_kill_during_a_build_leaves_a_valid_cache(
         assert list(cache.engines()) == [] and cache.store.names() == []
         assert len(cache.store.leftovers()) == 1
     with start_child(request_for, tmp_path / "cache", builder, 0) as child:
-        assert child.communicate(timeout=60)[0].split()[-1] == "built"
+        lines = child.communicate(timeout=60)[0].splitlines()
+        assert lines[-1] == "built" and "generator: heard" in lines  # the builder's note
     # A request with other options: the leftover of the first is not its own to remove.
     assert len(cache.store.leftovers()) == 1 and len(cache.store.names()) == 1
 
