@@ -28,6 +28,11 @@ def pairs_frames(conv: PackedConv, extras: Extras, frames: int) -> bool:
     return plain and frames % 2 == 0
 
 
+def kind_of(form: ConvForm) -> str:
+    """The layer's kind in the table: 1x1x1, sub-pixel, or 3x3x3, which 1x3x3 counts as."""
+    return "1x1x1" if form.kernel == 1 else "sub-pixel" if form.up > 1 else "3x3x3"
+
+
 def tuned_sizes(x: "Tensor", conv: PackedConv, extras: Extras) -> dict[str, int]:
     """Block sizes, warps and stages for the chip that `x` lies on."""
     if not x.is_cuda:  # a test may ask for two frames a program, where two are there
@@ -41,6 +46,7 @@ def sizes_for(chip: int, conv: PackedConv, extras: Extras, frames: int) -> dict[
     sizes = tuned(
         "conv3d", chip, outputs=outputs, bits=8 * conv.weight.element_size(),
         prologue=int(extras.prologue is not None), frames=1 + pairs_frames(conv, extras, frames),
+        inputs=16 if conv.channels <= 16 else 32, layer=kind_of(conv.form),
     )  # fmt: skip
     least = 32 // min(conv.weight.element_size(), 2)  # of a tensor core's step
     widest = max(least, triton.next_power_of_2(conv.channels))

@@ -6,6 +6,7 @@ The rival is cuDNN in bf16, given the past and the present already put together,
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from vr_trt.kernels.conv_layer import (
     quantise,
     unpack,
 )
+from vr_trt.kernels.conv_sizes import kind_of
 from vr_trt.kernels.tuning import tuned
 
 STEP = 0.05  # of an fp8 input: 22 at most
@@ -269,7 +271,10 @@ def _tunable(layer: Layer) -> Tunable:
         return Tunable(table="conv_few", key={}, options=partial(tuned, "conv_few"), way=few_with)
     outputs = min(256, max(16, next_power_of_2(layer.outputs)))  # as the table counts them
     pairs = layer.form == CUBE and layer.size[0] % 2 == 0
-    key = {"outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0, "frames": 1 + pairs}
+    key: dict[str, Any] = {
+        "outputs": outputs, "bits": 8 if layer.fp8 else 16, "prologue": 0, "frames": 1 + pairs,
+        "inputs": 16 if layer.channels <= 16 else 32, "layer": kind_of(layer.form),
+    }  # fmt: skip
     starts = [PAIRED | {"BLOCK_K": 128 if layer.fp8 else 64}] if pairs else []
     return Tunable(
         table="conv3d",

@@ -34,7 +34,9 @@ def row_of(kernel: str, key: dict[str, int | str], stages: int, chip: int = 90) 
 
 
 def test_rows_go_into_their_tables(tmp_path: Path, root: Path) -> None:
-    key: dict[str, int | str] = {"outputs": 128, "bits": 16, "prologue": 0, "frames": 2}
+    key: dict[str, int | str] = {
+        "outputs": 128, "bits": 16, "prologue": 0, "frames": 2, "inputs": 32, "layer": "3x3x3"
+    }  # fmt: skip
     rows = [row_of("conv3d", key, 2), row_of("fp8_linear", {}, 5), row_of("conv3d", key, 3)]
     (tmp_path / "tuned_rows.toml").write_text("\n".join(rows))
     tables = [root / "kernels/tuned" / f"{name}.toml" for name in ("conv3d", "fp8_linear")]

@@ -63,7 +63,9 @@ def test_a_difference_within_the_noise_changes_nothing() -> None:
 
 
 def test_a_row_is_one_of_its_table() -> None:
-    key = {"outputs": 128, "bits": 16, "prologue": 0, "frames": 2}
+    key = {
+        "outputs": 128, "bits": 16, "prologue": 0, "frames": 2, "inputs": 32, "layer": "3x3x3"
+    }  # fmt: skip
     card = {"name": "conv3d 128-128 720p", "tunable": {"table": "conv3d", "key": key}}
     sizes = {"BLOCK_M": 256, "BLOCK_N": 128, "BLOCK_K": 64, "PARTS": 2, "FRAMES": 1}
     found = Found(options={**sizes, "num_warps": 8, "num_stages": 3}, ms=1.5, before=2.0, tried=9)
