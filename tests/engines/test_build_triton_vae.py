@@ -268,7 +268,8 @@ def test_a_published_coder_in_e4m3_compiles_for_hopper(stage: str, sizes: tuple[
     amax = dict.fromkeys(fp8_layers(empty_coder(plan)), 7.0)
     launches = lay_out_coder(replace(plan, amax=amax), 90).launches
     small = [x for x in launches if x.func is conv3d and x.args[1].dequantise is not None]
-    assert len(small) == len(amax) and check_kernels(small, 90)["kernels"] > 3
+    facts = check_kernels(small, 90)
+    assert len(small) == len(amax) and facts["kernels"] > 3 and "spills" not in facts
 
 
 def test_a_stage_is_one_kernel_for_each_kind_of_launch() -> None:
@@ -279,14 +280,6 @@ def test_a_stage_is_one_kernel_for_each_kind_of_launch() -> None:
     facts = check_kernels(norms, 90)
     assert facts["arch"] == "sm_90a" and 0 < facts["registers"] <= 128
     assert 3 <= facts["kernels"] < len(norms)  # of 128, 256 and 512 channels
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("chip", [86, 90])
-def test_the_published_decoder_compiles_without_spills(chip: int) -> None:
-    stage = lay_out_coder(published("decode_step", (1, 16, 1, 90, 160)), chip)
-    facts = check_kernels(stage.launches, chip)
-    assert facts["kernels"] > 20 and facts["registers"] <= 255
 
 
 def published(stage: str, sizes: tuple[int, ...]) -> TritonPlan:
