@@ -269,7 +269,8 @@ def test_a_published_coder_in_e4m3_compiles_for_hopper(stage: str, sizes: tuple[
     launches = lay_out_coder(replace(plan, amax=amax), 90).launches
     small = [x for x in launches if x.func is conv3d and x.args[1].dequantise is not None]
     facts = check_kernels(small, 90)
-    assert len(small) == len(amax) and facts["kernels"] > 3 and "spills" not in facts
+    layers = {id(launch.args[1]) for launch in small}  # fine ones are launched for every group
+    assert len(layers) == len(amax) and facts["kernels"] > 3 and "spills" not in facts
 
 
 def test_a_stage_is_one_kernel_for_each_kind_of_launch() -> None:
