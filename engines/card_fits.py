@@ -13,7 +13,7 @@ from vr_trt.engines.card_budget import (
     largest_tensor,
     picture_bytes,
 )
-from vr_trt.engines.cards import CARDS, GIB, USABLE, CardUse, usable_bytes, wide_canvas
+from vr_trt.engines.cards import CARDS, GIB, CardUse, usable_bytes, wide_canvas
 from vr_trt.engines.memory_law import NETWORKS, find_network
 from vr_trt.engines.profiles import FRAMES_PER_LATENT, Profile, load_profiles
 from vr_trt.engines.rota import PARTS, best_rota, in_words
@@ -44,7 +44,7 @@ class Card:
     @classmethod
     def of(cls, sm: int, memory: int, *, turns: bool) -> "Card":
         """Of a card with `memory` bytes."""
-        return cls(sm=sm, usable=int(memory * USABLE), turns=turns)
+        return cls(sm=sm, usable=usable_bytes(memory), turns=turns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +180,7 @@ def card_rows(models: Sequence[str], beside: Beside) -> Iterator[dict[str, Any]]
     `tensorrt` is the largest there, in fp8 where that is larger.
     """
     for size in CARDS:
-        card = Card(sm=NEWEST, usable=usable_bytes(size))
+        card = Card.of(NEWEST, size * GIB, turns=True)
         for model in models:
             other = largest_fit(model, card, beside, backends=BACKENDS[:1])
             tensorrt = f"{other.profile.name}, {other.settings}" if other else None

@@ -7,13 +7,13 @@ from vr_trt.engines.memory_law import TOKEN
 from vr_trt.engines.profiles import Profile
 
 GIB = 1 << 30
-CARDS = (8, 12, 16, 24, 32, 48, 80, 141)  # GB, as they are sold
+CARDS = (8, 12, 16, 24, 32, 48, 80, 141)  # GB, as they are sold, which are GiB
 USABLE = 0.95  # not measured: a desktop and fragments take the rest
 
 
-def usable_bytes(card: int) -> int:
-    """Of a card sold with so many GB, which are GiB."""
-    return int(card * GIB * USABLE)
+def usable_bytes(memory: int) -> int:
+    """Of a card with `memory` bytes."""
+    return int(memory * USABLE)
 
 
 def wide_canvas(profile: Profile) -> Canvas:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vr_trt.engines.cache import Engine
 from vr_trt.engines.card_budget import CONTEXT_BYTES, Settings, budget, picture_bytes
-from vr_trt.engines.cards import USABLE, CardUse
+from vr_trt.engines.cards import CardUse, usable_bytes
 from vr_trt.engines.memory_law import NETWORKS
 from vr_trt.engines.profiles import FRAMES_PER_LATENT
 from vr_trt.engines.rota import (
@@ -168,4 +168,4 @@ def triton_use(
         rest = budget(NETWORKS[model], selection.canvas, settings, others).peak
     frames = FRAMES_PER_LATENT * max(1, selection.canvas.latents - known.overlap)
     turns = Turns(parts=held.parts, able=known.able, frames=frames, otherwise=known.otherwise)
-    return TritonUse.of(held.bytes + rest, int(memory * USABLE), turns)
+    return TritonUse.of(held.bytes + rest, usable_bytes(memory), turns)

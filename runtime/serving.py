@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vr_trt.engines.cache import Canvas as Built
 from vr_trt.engines.cache import EngineCache
-from vr_trt.engines.cards import CardUse
+from vr_trt.engines.cards import GIB, CardUse
 from vr_trt.engines.local_gpu import Gpu, present_gpu
 from vr_trt.engines.profiles import Profile
 from vr_trt.engines.rota import NOBODY, Rota, in_words
@@ -145,7 +145,7 @@ class Networks:
         asked = _asked(self._wanted, self._folder, sizes, picture)
         machine = this_machine() if gpu is None else this_machine(gpu)
         if (limit := self._wanted.card_memory) is not None:
-            machine = replace(machine, memory=min(machine.memory, int(limit * (1 << 30))))
+            machine = replace(machine, memory=min(machine.memory, int(limit * GIB)))
         # Where the model's own graphs will do, the cache may be unreadable.
         enough = machine.sm is None and asked.backend in ("auto", CPU) and own_graphs(asked)
         built = [] if enough else [*EngineCache().engines()]

@@ -26,6 +26,65 @@ Output = Annotated[
         show_default="NAME.restored beside the input",
     ),
 ]
+Range = Annotated[
+    str,
+    typer.Option(
+        "--range",
+        metavar="A-B",
+        help="Frames (0-99) or times (1:30-2:00); B itself is left out.",
+        show_default="all",
+        rich_help_panel=_FILM,
+    ),
+]
+Cuts = Annotated[
+    str,
+    typer.Option(
+        help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.",
+        rich_help_panel=_FILM,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue a stopped run.", rich_help_panel=_FILM),
+]
+Until = Annotated[
+    str,
+    typer.Option(
+        metavar="HH:MM",
+        help="Stop at this time of day; --resume continues.",
+        rich_help_panel=_FILM,
+    ),
+]
+Bitrate = Annotated[
+    int | None,
+    typer.Option(help="Bits per second, in place of --crf.", rich_help_panel=options.CODECS),
+]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        help="Bits of a sample, 8 or 10.",
+        show_default="as the input",
+        rich_help_panel=options.CODECS,
+    ),
+]
+Encoder = Annotated[
+    str, typer.Option(help="auto, nvenc or software.", rich_help_panel=options.CODECS)
+]
+Decoder = Annotated[
+    str, typer.Option(help="auto, nvdec or software.", rich_help_panel=options.CODECS)
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write what the run did, as JSON.", rich_help_panel=_REPORTS),
+]
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write when each stage ran, for Perfetto.",
+        rich_help_panel=_REPORTS,
+    ),
+]
 
 
 def run(
@@ -38,56 +97,17 @@ def run(
     rate: options.Rate = "",
     deinterlace: options.Deinterlace = None,
     overwrite: options.Overwrite = False,
-    range_: Annotated[
-        str,
-        typer.Option(
-            "--range",
-            metavar="A-B",
-            help="Frames (0-99) or times (1:30-2:00); B itself is left out.",
-            show_default="all",
-            rich_help_panel=_FILM,
-        ),
-    ] = "",
-    cuts: Annotated[
-        str,
-        typer.Option(
-            help="Where shots begin: auto, none, or a list made by `vr-trt cuts`.",
-            rich_help_panel=_FILM,
-        ),
-    ] = "auto",
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue a stopped run.", rich_help_panel=_FILM),
-    ] = False,
-    until: Annotated[
-        str,
-        typer.Option(
-            metavar="HH:MM",
-            help="Stop at this time of day; --resume continues.",
-            rich_help_panel=_FILM,
-        ),
-    ] = "",
+    range_: Range = "",
+    cuts: Cuts = "auto",
+    resume: Resume = False,
+    until: Until = "",
     codec: options.CodecName = None,
     crf: options.Crf = None,
     preset: options.Preset = None,
-    bitrate: Annotated[
-        int | None,
-        typer.Option(help="Bits per second, in place of --crf.", rich_help_panel=options.CODECS),
-    ] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Bits of a sample, 8 or 10.",
-            show_default="as the input",
-            rich_help_panel=options.CODECS,
-        ),
-    ] = None,
-    encoder: Annotated[
-        str, typer.Option(help="auto, nvenc or software.", rich_help_panel=options.CODECS)
-    ] = "auto",
-    decoder: Annotated[
-        str, typer.Option(help="auto, nvdec or software.", rich_help_panel=options.CODECS)
-    ] = "auto",
+    bitrate: Bitrate = None,
+    bits: Bits = None,
+    encoder: Encoder = "auto",
+    decoder: Decoder = "auto",
     backend: options.Backend = "auto",
     precision: options.Precision = None,
     card_memory: options.CardMemory = None,
@@ -95,20 +115,8 @@ def run(
     gpus: options.Gpus = "",
     cluster: options.Cluster = None,
     threads: options.Threads = 0,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write what the run did, as JSON.", rich_help_panel=_REPORTS
-        ),
-    ] = None,
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write when each stage ran, for Perfetto.",
-            rich_help_panel=_REPORTS,
-        ),
-    ] = None,
+    report: Report = None,
+    trace: Trace = None,
     json: options.Json = False,
 ) -> None:
     """Restore a video or an image."""

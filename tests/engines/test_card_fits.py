@@ -36,7 +36,7 @@ FULL_HD = find_profile("1080p")
 
 def card(size: int, sm: int = NEWEST, *, turns: bool = True) -> Card:
     """Of one that is sold with so many GB."""
-    return Card(sm=sm, usable=usable_bytes(size), turns=turns)
+    return Card.of(sm, size * GIB, turns=turns)
 
 
 def test_e4m3_is_the_last_resort_and_what_moves_least_comes_first() -> None:
@@ -59,7 +59,7 @@ def test_a_fit_on_triton_by_hand() -> None:
     turning = largest_on_triton(card(24))
     rota = Rota(held.parts)
     assert turning.settings == "bf16, all take turns"
-    assert turning.peak == held.bytes + rest - rota.spared <= usable_bytes(24)
+    assert turning.peak == held.bytes + rest - rota.spared <= usable_bytes(24 * GIB)
     assert turning.moved == rota.moved // 16 > 0  # six latents, of which two come again
     assert turning.host == rota.mirrors > 0
 
@@ -92,7 +92,7 @@ def test_larger_cards_never_do_less(model: str) -> None:
     sides = []
     for size in CARDS:
         fit = largest_fit(model, card(size))
-        assert fit is None or fit.peak <= usable_bytes(size) < size * GIB
+        assert fit is None or fit.peak <= usable_bytes(size * GIB) < size * GIB
         sides.append(fit.profile.short_side if fit else 0)
     assert sides == sorted(sides) and sides[-1]
 

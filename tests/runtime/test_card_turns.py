@@ -337,9 +337,7 @@ def test_a_copy_that_is_left_out_is_found(
     setting = TritonSetting(folder=tmp_path / "model", turns=PARTS)
     stages, turns = opened(setting, monkeypatch)
     Copies(monkeypatch, turns).skip.add(left_out)
-    frames = setting.frames(FRAMES)
-    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
-    stages.close()
+    check_frames_differ(setting, stages)
 
 
 def test_weights_that_are_not_kept_when_another_comes_are_found(
@@ -351,9 +349,7 @@ def test_weights_that_are_not_kept_when_another_comes_are_found(
     with monkeypatch.context() as patch:
         patch.setattr(RecordedDevice, "download", lambda *_: None)
         stages = device_stages(setting.model(), setting.way, setting.profile, seed=7)
-    frames = setting.frames(FRAMES)
-    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
-    stages.close()
+    check_frames_differ(setting, stages)
 
 
 def test_a_slice_that_is_left_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,9 +378,7 @@ def test_a_part_that_enters_after_its_call_is_found(
 
     monkeypatch.setattr(triton_loop.LoopedStage, "enqueue", late)
     stages = device_stages(setting.model(), setting.way, setting.profile, seed=7)
-    frames = setting.frames(FRAMES)
-    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
-    stages.close()
+    check_frames_differ(setting, stages)
 
 
 @pytest.mark.parametrize("part", ["encode", "generator", "decode"])
@@ -402,9 +396,7 @@ def test_a_part_that_does_not_enter_is_found(
         if call._name.startswith(part):
             looped: Any = call._session
             monkeypatch.setattr(looped._session, "enter", lambda stream: None)
-    frames = setting.frames(FRAMES)
-    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
-    stages.close()
+    check_frames_differ(setting, stages)
 
 
 def test_a_mirror_of_before_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,9 +422,7 @@ def test_a_mirror_of_before_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for slice in turns._slices:
         slice.kept = Kept(slice.kept)
     forgetting = False
-    frames = setting.frames(FRAMES)
-    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
-    stages.close()
+    check_frames_differ(setting, stages)
 
 
 def test_copies_on_another_stream_are_found(
@@ -458,6 +448,13 @@ def test_a_trace_shows_the_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("encoder to the host", "generator to the card", "decoder to the card"):
         assert name in text
     turns.enter("encode_step")  # what was traced is closed
+
+
+def check_frames_differ(setting: TritonSetting, stages: DeviceStages) -> None:
+    """What was left out shows in a shot's frames."""
+    frames = setting.frames(FRAMES)
+    differ(restored(shot_of(setting, stages), frames), restored(setting.shot_on_host(), frames))
+    stages.close()
 
 
 def differ(ours: list[Frame], theirs: list[Frame]) -> None:
